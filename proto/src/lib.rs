@@ -1,5 +1,50 @@
 //! The contract between Vouch's services and with everybody else: messages, validated domain types, subjects, envelope.
 
+#![warn(missing_docs)]
+
+mod action;
+pub mod announce;
+mod convert;
+pub mod deployment;
+pub mod envelope;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod golden;
+mod invalid;
+mod name;
+pub mod series;
+pub mod subject;
+pub mod template;
+pub mod time;
+mod verdict;
 mod vocabulary;
 
+/// The generated messages and the gRPC service, package `vouch.v1`.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated code; its documentation is in the .proto files"
+)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/vouch.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/vouch.v1.serde.rs"));
+
+    /// The encoded descriptor set, for gRPC reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vouch.v1.bin"));
+}
+
+pub use action::{Action, ActionOutcome, Purpose};
+pub use announce::DeploymentRecord;
+pub use deployment::{Deployment, DeploymentHost, HostGroup, Phase, VerificationRequest};
+pub use invalid::{FieldViolation, Invalid};
+pub use name::{MAX_NAME_BYTES, Name};
+pub use series::{Series, SeriesBatch, SourceError};
+pub use template::{MetricRole, MetricSpec, Templates, VerificationTemplate};
+pub use time::{Timestamp, Window};
+pub use verdict::{Cause, MetricResult, Verdict};
 pub use vocabulary::{Classification, Direction, Outcome, Strategy, UnknownWord};

@@ -1,0 +1,253 @@
+//! Where deployments get their ids: an announcement joins the deployment that is open, or begins a new one.
+//! Pure; every adapter writes the answer by compare-and-set under `subject::deployment_key`.
+
+use crate::deployment::{Deployment, HostGroup, Phase};
+use crate::{Invalid, Timestamp, time, v1};
+use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+
+/// A deployment as the announcements so far describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentRecord {
+    /// All that is known; it has an id.
+    pub deployment: Deployment,
+    /// When it was first announced to have begun.
+    pub started_at: Timestamp,
+    /// How many verifications of it have been opened.
+    pub verifications: u32,
+    /// A further `started` or first `traffic` up to this instant is the same deployment again.
+    pub joins_until: Timestamp,
+}
+
+/// What an announcement turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announced {
+    /// A new deployment.
+    Created(DeploymentRecord),
+    /// News of one that is known.
+    Joined(DeploymentRecord),
+    /// The end of a deployment that nobody announced: nothing to verify.
+    Ignored,
+}
+
+/// Joins an announcement that happened at `at` to what is known under its key, or begins a new deployment.
+///
+/// Only `started` and `traffic` begin a new deployment of a version that was deployed before, and only once the
+/// earlier one is over (`joins_until`): a duplicate or late announcement never opens a second.
+#[must_use]
+pub fn announce(
+    known: Option<DeploymentRecord>,
+    news: &Deployment,
+    at: Timestamp,
+    window: Duration,
+) -> Announced {
+    match known {
+        Some(record) if !begins_anew(&record, news.phase, at) => {
+            Announced::Joined(join(record, news, at, window))
+        }
+        _ if news.phase == Phase::Aborted => Announced::Ignored,
+        _ => {
+            let id = deployment_id(news, at);
+            let deployment = Deployment {
+                verification_id: Some(verification_id(&id, 1)),
+                deployment_id: Some(id),
+                ..news.clone()
+            };
+            let record = DeploymentRecord {
+                started_at: at,
+                verifications: 1,
+                joins_until: at.plus(window),
+                deployment: hosts_stamped(deployment, at),
+            };
+            Announced::Created(record)
+        }
+    }
+}
+
+fn begins_anew(record: &DeploymentRecord, phase: Phase, at: Timestamp) -> bool {
+    match phase {
+        Phase::Started | Phase::Traffic => at > record.joins_until,
+        Phase::Switched | Phase::Finished | Phase::Aborted => false,
+    }
+}
+
+fn join(
+    mut record: DeploymentRecord,
+    news: &Deployment,
+    at: Timestamp,
+    window: Duration,
+) -> DeploymentRecord {
+    let news = hosts_stamped(news.clone(), at);
+    let known = &mut record.deployment;
+    known.phase = known.phase.max(news.phase);
+    known.traffic_percent = news.traffic_percent;
+    for (old, new) in [
+        (&mut known.previous_version, news.previous_version),
+        (&mut known.owner, news.owner),
+        (&mut known.cluster, news.cluster),
+        (&mut known.workload, news.workload),
+        (&mut known.cancelled_by, news.cancelled_by),
+        (&mut known.reason, news.reason),
+    ] {
+        *old = old.take().or(new);
+    }
+    for host in news.hosts {
+        match known.hosts.iter_mut().find(|h| h.name == host.name) {
+            Some(h) => {
+                h.group = host.group;
+                h.switched_at = h.switched_at.or(host.switched_at);
+            }
+            None => known.hosts.push(host),
+        }
+    }
+    if matches!(news.phase, Phase::Traffic | Phase::Switched) && at <= record.joins_until {
+        record.joins_until = record.joins_until.max(at.plus(window));
+    }
+    record.started_at = record.started_at.min(at);
+    record
+}
+
+/// In a `switched` announcement the hosts switched when it happened, where it does not say otherwise.
+fn hosts_stamped(mut deployment: Deployment, at: Timestamp) -> Deployment {
+    if deployment.phase == Phase::Switched {
+        for host in deployment.hosts.iter_mut().filter(|h| h.group != HostGroup::Control) {
+            host.switched_at = host.switched_at.or(Some(at));
+        }
+    }
+    deployment
+}
+
+/// A ULID whose time is that of the announcement and whose other bits are a hash of what was deployed where and when:
+/// the same announcement gives the same id on every machine.
+fn deployment_id(deployment: &Deployment, at: Timestamp) -> String {
+    let mut hash = Sha256::new();
+    for part in [&deployment.environment, &deployment.service, &deployment.version] {
+        hash.update(part.as_str().as_bytes());
+        hash.update([0]);
+    }
+    hash.update(at.as_millis().to_be_bytes());
+    let random = hash.finalize().iter().take(10).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    ulid::Ulid::from_parts(u64::try_from(at.as_millis()).unwrap_or(0), random).to_string()
+}
+
+/// Id of the n-th verification of a deployment, from 1.
+#[must_use]
+pub fn verification_id(deployment_id: &str, n: u32) -> String {
+    format!("{deployment_id}.{n}")
+}
+
+impl From<DeploymentRecord> for v1::DeploymentRecord {
+    fn from(record: DeploymentRecord) -> Self {
+        Self {
+            deployment: Some(record.deployment.into()),
+            started_at: Some(record.started_at.into()),
+            verifications: record.verifications,
+            joins_until: Some(record.joins_until.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::DeploymentRecord> for DeploymentRecord {
+    type Error = Invalid;
+
+    fn try_from(record: v1::DeploymentRecord) -> Result<Self, Invalid> {
+        let deployment = record.deployment.ok_or_else(|| Invalid::field("deployment", "is missing"))?;
+        Ok(Self {
+            deployment: deployment.try_into()?,
+            started_at: time::required(record.started_at)?,
+            verifications: record.verifications,
+            joins_until: time::required(record.joins_until)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Name;
+    use crate::deployment::DeploymentHost;
+
+    const WINDOW: Duration = Duration::from_secs(30 * 60);
+
+    fn at(minute: i64) -> Timestamp {
+        "2026-11-24T10:00:00Z".parse::<Timestamp>().unwrap().plus_minutes(minute)
+    }
+
+    fn news(phase: Phase) -> Deployment {
+        let name = |s| Name::new(s).unwrap();
+        Deployment { phase, ..Deployment::new(name("prod"), name("checkout"), name("2.1")) }
+    }
+
+    fn created(phase: Phase) -> DeploymentRecord {
+        match announce(None, &news(phase), at(0), WINDOW) {
+            Announced::Created(record) => record,
+            Announced::Joined(_) | Announced::Ignored => panic!("not created"),
+        }
+    }
+
+    #[test]
+    fn the_same_announcement_gives_the_same_id_everywhere() {
+        let (one, two) = (created(Phase::Traffic), created(Phase::Traffic));
+        assert_eq!(one, two);
+        let id = one.deployment.deployment_id.unwrap();
+        assert_eq!(id.len(), 26);
+        assert_eq!(one.deployment.verification_id.unwrap(), format!("{id}.1"));
+    }
+
+    #[test]
+    fn a_duplicate_or_a_later_phase_joins() {
+        let record = created(Phase::Started);
+        let id = record.deployment.deployment_id.clone();
+        for (phase, minute) in [(Phase::Started, 1), (Phase::Traffic, 20), (Phase::Finished, 500)] {
+            match announce(Some(record.clone()), &news(phase), at(minute), WINDOW) {
+                Announced::Joined(joined) => {
+                    assert_eq!(joined.deployment.deployment_id, id);
+                    assert_eq!(joined.deployment.phase, phase);
+                    assert_eq!(joined.started_at, at(0));
+                }
+                Announced::Created(_) | Announced::Ignored => panic!("not joined"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_version_again_after_the_window_is_a_new_deployment() {
+        let record = created(Phase::Traffic);
+        match announce(Some(record.clone()), &news(Phase::Traffic), at(31), WINDOW) {
+            Announced::Created(again) => {
+                assert_ne!(again.deployment.deployment_id, record.deployment.deployment_id);
+            }
+            Announced::Joined(_) | Announced::Ignored => panic!("not created"),
+        }
+    }
+
+    #[test]
+    fn hosts_add_up_and_keep_their_first_switch() {
+        let switched = |name: &str| Deployment {
+            hosts: vec![DeploymentHost { name: name.into(), group: HostGroup::Test, switched_at: None }],
+            ..news(Phase::Switched)
+        };
+        let mut record = created(Phase::Started);
+        for (name, minute) in [("h0", 1), ("h1", 4), ("h0", 9)] {
+            record = match announce(Some(record), &switched(name), at(minute), WINDOW) {
+                Announced::Joined(joined) => joined,
+                Announced::Created(_) | Announced::Ignored => panic!("not joined"),
+            };
+        }
+        let hosts: Vec<_> =
+            record.deployment.hosts.iter().map(|h| (h.name.as_str(), h.switched_at)).collect();
+        assert_eq!(hosts, [("h0", Some(at(1))), ("h1", Some(at(4)))]);
+    }
+
+    #[test]
+    fn an_abort_of_nothing_is_ignored() {
+        assert_eq!(announce(None, &news(Phase::Aborted), at(0), WINDOW), Announced::Ignored);
+    }
+
+    #[test]
+    fn a_record_survives_the_bucket() {
+        let record = created(Phase::Traffic);
+        let wire = v1::DeploymentRecord::from(record.clone());
+        assert_eq!(DeploymentRecord::try_from(wire).unwrap(), record);
+    }
+}

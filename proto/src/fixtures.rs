@@ -1,0 +1,81 @@
+//! Messages that tests and golden files share.
+
+use crate::verdict::{Cause, MetricResult, Verdict};
+use crate::{Action, ActionOutcome, Classification, Name, Outcome, Purpose, Strategy, Timestamp, Window};
+
+fn name(s: &str) -> Name {
+    Name::new(s).expect("a valid name")
+}
+
+fn start() -> Timestamp {
+    "2026-11-24T10:00:00Z".parse().expect("an instant")
+}
+
+pub(crate) fn verdict() -> Verdict {
+    Verdict {
+        verification_id: "01KBHV0000ABCDEFGHJKMNPQRS.1".into(),
+        deployment_id: "01KBHV0000ABCDEFGHJKMNPQRS".into(),
+        revision: 0,
+        outcome: Outcome::Fail,
+        rollback_grade: true,
+        cause: Cause::Regression,
+        data_final: true,
+        risk: 1.0,
+        reason: "response_time on checkout is +38 % over what was expected since minute 2".into(),
+        metrics: vec![MetricResult {
+            metric: "response_time".into(),
+            host: "*".into(),
+            classification: Classification::High,
+            risk: 1.0,
+            score: 9.25,
+            reason: "+38 % since minute 2".into(),
+            effect: Some(0.38),
+            since_minute: Some(2),
+            unit: "ms".into(),
+        }],
+        judge_version: "1".into(),
+        template: "golden-signals".into(),
+        strategy: Strategy::Previous,
+        strategy_reason: "no control hosts were named".into(),
+        baseline: vec![Window::around(start(), -180, 0).expect("a window")],
+        verification: Some(Window::around(start(), 0, 15).expect("a window")),
+        service: name("checkout"),
+        environment: name("prod"),
+        version: name("2.1"),
+        previous_version: Some("2.0".into()),
+        owner: Some("team-shop".into()),
+        cluster: Some("eu-1".into()),
+        workload: Some("shop/checkout".into()),
+        decided_at: start().plus_minutes(9),
+        failed_at_minute: Some(7),
+        usable_minutes: 7,
+        transient: false,
+    }
+}
+
+pub(crate) fn action() -> Action {
+    Action {
+        action_id: "01KBHV0000ABCDEFGHJKMNPQRS/rollback/undo".into(),
+        deployment_id: "01KBHV0000ABCDEFGHJKMNPQRS".into(),
+        verification_id: "01KBHV0000ABCDEFGHJKMNPQRS.1".into(),
+        service: name("checkout"),
+        environment: name("prod"),
+        version: name("2.1"),
+        previous_version: Some("2.0".into()),
+        owner: Some("team-shop".into()),
+        cluster: None,
+        workload: None,
+        name: Some("undo".into()),
+        kind: Some("webhook".into()),
+        purpose: Purpose::Rollback,
+        outcome: ActionOutcome::Done,
+        dry_run: false,
+        rule: "fail-rolls-back".into(),
+        detail: "the receiver answered 200".into(),
+        attempts: 1,
+        verdict_outcome: Outcome::Fail,
+        verdict_revision: 0,
+        verdict_reason: "response_time on checkout is +38 %".into(),
+        finished_at: start().plus_minutes(10),
+    }
+}

@@ -1,0 +1,181 @@
+//! Every released message is a file in `golden/`, in JSON and in protobuf, and must be read and written for ever.
+
+use crate::envelope::{self, Event};
+use crate::{
+    Deployment, DeploymentHost, DeploymentRecord, HostGroup, Name, Series, SeriesBatch, fixtures, v1,
+};
+use prost::Message;
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::Path;
+
+fn name(s: &str) -> Name {
+    Name::new(s).unwrap()
+}
+
+fn deployment() -> Deployment {
+    let at = "2026-11-24T10:00:00Z".parse().unwrap();
+    Deployment {
+        previous_version: Some("2.0".into()),
+        owner: Some("team-shop".into()),
+        cluster: Some("eu-1".into()),
+        workload: Some("shop/checkout".into()),
+        occurred_at: Some(at),
+        hosts: vec![DeploymentHost { name: "pod-1".into(), group: HostGroup::Test, switched_at: Some(at) }],
+        verification: crate::VerificationRequest {
+            template: Some("golden-signals".into()),
+            strategy: Some(crate::Strategy::Rolling),
+            duration: Some(std::time::Duration::from_secs(900)),
+            baseline: vec![crate::Window::around(at, -60, 0).unwrap()],
+        },
+        source: Some("vouch verify".into()),
+        ..Deployment::new(name("prod"), name("checkout"), name("2.1"))
+    }
+}
+
+fn batch() -> SeriesBatch {
+    let start: crate::Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+    SeriesBatch {
+        environment: name("prod"),
+        service: name("checkout"),
+        source: "tenant".into(),
+        window: crate::Window::around(start, 0, 3).unwrap(),
+        resolution: std::time::Duration::from_secs(60),
+        watermark: start.plus_minutes(3),
+        is_final: false,
+        revision: 1,
+        part: 1,
+        parts: 1,
+        series: vec![Series {
+            metric: "response_time".into(),
+            host: Some("pod-1".into()),
+            unit: "ms".into(),
+            samples: vec![Some(12.5), None, Some(0.0)],
+            query: "builtin:service.response.time:avg".into(),
+        }],
+        errors: vec![crate::SourceError {
+            metric: Some("cpu".into()),
+            name: "missing_scope".into(),
+            message: "give the token metrics.read".into(),
+            retryable: false,
+        }],
+        collected_at: start.plus_minutes(5),
+        verification_id: Some("01KBHV0000ABCDEFGHJKMNPQRS.1".into()),
+    }
+}
+
+/// Reads both files and writes them again; a missing file is written, and the test fails so that it is committed.
+fn check<M: Message + Default + Serialize + DeserializeOwned + PartialEq>(file: &str, message: &M) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let json = serde_json::to_string_pretty(message).unwrap() + "\n";
+    for (path, bytes) in [
+        (folder.join(format!("{file}.json")), json.into_bytes()),
+        (folder.join(format!("{file}.bin")), message.encode_to_vec()),
+    ] {
+        if !path.exists() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+            panic!("{} was missing and has been written: look at it and commit it", path.display());
+        }
+        let released = std::fs::read(&path).unwrap();
+        let read: M = if path.extension().is_some_and(|e| e == "json") {
+            serde_json::from_slice(&released).unwrap()
+        } else {
+            M::decode(released.as_slice()).unwrap()
+        };
+        assert!(read == *message, "{} reads differently now", path.display());
+        assert!(released == bytes, "{} is written differently now", path.display());
+    }
+}
+
+fn verification() -> v1::Verification {
+    let at = |minute| Some(crate::Timestamp::from_millis(1_795_514_400_000).plus_minutes(minute).into());
+    v1::Verification {
+        verification_id: "01KBHV0000ABCDEFGHJKMNPQRS.1".into(),
+        state: v1::VerificationState::Final as i32,
+        deployment: Some(deployment().into()),
+        template: "golden-signals".into(),
+        strategy: v1::Strategy::Rolling as i32,
+        strategy_reason: "asked for".into(),
+        baseline: vec![v1::Window { start: at(-120), end: at(0) }],
+        verification: Some(v1::Window { start: at(0), end: at(15) }),
+        deadline: at(22),
+        opened_at: at(0),
+        series_from: at(-1),
+        verdict: Some(fixtures::verdict().into()),
+        duration: Some(pbjson_types::Duration { seconds: 900, nanos: 0 }),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn deployment_message() {
+    check("deployment", &v1::Deployment::from(deployment()));
+}
+
+#[test]
+fn series_batch_message() {
+    check("series_batch", &v1::SeriesBatch::from(batch()));
+}
+
+#[test]
+fn verdict_message() {
+    check("verdict", &v1::Verdict::from(fixtures::verdict()));
+}
+
+#[test]
+fn progress_message() {
+    let verdict = v1::Verdict::from(fixtures::verdict());
+    check(
+        "progress",
+        &v1::Progress {
+            verification_id: verdict.verification_id,
+            deployment_id: verdict.deployment_id,
+            service: "checkout".into(),
+            environment: "prod".into(),
+            version: "2.1".into(),
+            minutes_seen: 4,
+            minutes_total: 15,
+            risk: 0.25,
+            metrics: verdict.metrics,
+            waiting_for: "minute 5: Dynatrace settles until 10:07:00Z".into(),
+            updated_at: Some(pbjson_types::Timestamp { seconds: 1_795_514_760, nanos: 0 }),
+            warnings: vec!["throttled: asked again in 5 s".into()],
+        },
+    );
+}
+
+#[test]
+fn action_message() {
+    check("action", &v1::Action::from(fixtures::action()));
+}
+
+#[test]
+fn verification_record() {
+    check("verification", &verification());
+}
+
+#[test]
+fn deployment_record() {
+    let at = "2026-11-24T10:00:00Z".parse().unwrap();
+    let record = DeploymentRecord {
+        deployment: deployment(),
+        started_at: at,
+        verifications: 1,
+        joins_until: at.plus_minutes(15),
+    };
+    check("deployment_record", &v1::DeploymentRecord::from(record));
+}
+
+#[test]
+fn every_public_event_has_a_golden_file_and_opens() {
+    fn opens<E: Event + PartialEq>(file: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{file}.json"));
+        let body = std::fs::read(path).unwrap();
+        assert_ne!(envelope::open::<E>(None, &body).unwrap(), E::default());
+    }
+    opens::<v1::Deployment>("deployment");
+    opens::<v1::Verdict>("verdict");
+    opens::<v1::Progress>("progress");
+    opens::<v1::Action>("action");
+}

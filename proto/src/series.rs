@@ -1,0 +1,321 @@
+//! Collected series: facts about a service in a window, with explicit gaps.
+
+use crate::convert::text;
+use crate::{Invalid, Name, Timestamp, Window, time, v1};
+use std::time::Duration;
+
+/// Largest encoded batch; a longer one is cut into parts.
+pub const MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// The samples of one metric on one host, one a step from the start of the batch's window. A gap is `None`, never 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Name of the metric in the template.
+    pub metric: String,
+    /// `None` for the service as a whole.
+    pub host: Option<String>,
+    /// Unit of the values.
+    pub unit: String,
+    /// One a step.
+    pub samples: Vec<Option<f64>>,
+    /// The query as it was sent.
+    pub query: String,
+}
+
+/// What the source refused or failed to deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceError {
+    /// `None` where it concerns every metric.
+    pub metric: Option<String>,
+    /// Stable name, e.g. `unauthorized`.
+    pub name: String,
+    /// For a person.
+    pub message: String,
+    /// Whether asking again can help.
+    pub retryable: bool,
+}
+
+/// One window of one service, validated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesBatch {
+    /// Environment of the service.
+    pub environment: Name,
+    /// The service.
+    pub service: Name,
+    /// Who was asked.
+    pub source: String,
+    /// What the samples cover.
+    pub window: Window,
+    /// Step of the samples: a divisor of the window.
+    pub resolution: Duration,
+    /// Everything before has been read.
+    pub watermark: Timestamp,
+    /// The samples are not expected to change any more.
+    pub is_final: bool,
+    /// A later revision replaces an earlier one.
+    pub revision: u32,
+    /// Part `part` of `parts`, from 1.
+    pub part: u32,
+    /// How many parts there are.
+    pub parts: u32,
+    /// The series.
+    pub series: Vec<Series>,
+    /// What could not be had.
+    pub errors: Vec<SourceError>,
+    /// When it was published.
+    pub collected_at: Timestamp,
+    /// The verification that it was collected for.
+    pub verification_id: Option<String>,
+}
+
+impl TryFrom<v1::SeriesBatch> for SeriesBatch {
+    type Error = Invalid;
+
+    fn try_from(b: v1::SeriesBatch) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let environment = invalid.check("environment", Name::new(b.environment));
+        let service = invalid.check("service", Name::new(b.service));
+        let window = invalid.check(
+            "window",
+            b.window.ok_or_else(|| Invalid::field("", "is missing")).and_then(Window::try_from),
+        );
+        let watermark = invalid.check("watermark", time::required(b.watermark));
+        let collected_at = invalid.check("collected_at", time::required(b.collected_at));
+        if b.parts == 0 || b.part == 0 || b.part > b.parts {
+            invalid.push("part", format!("{} of {} is not within 1 to {}", b.part, b.parts, b.parts.max(1)));
+        }
+        let (Some(environment), Some(service), Some(window), Some(watermark), Some(collected_at)) =
+            (environment, service, window, watermark, collected_at)
+        else {
+            return Err(invalid);
+        };
+        let steps = invalid.check("resolution_seconds", steps(window, b.resolution_seconds));
+        if watermark > window.end() {
+            invalid.push("watermark", format!("{watermark} is later than the window's end {}", window.end()));
+        }
+        let mut series = Vec::with_capacity(b.series.len());
+        for (i, s) in b.series.into_iter().enumerate() {
+            series.extend(invalid.check(&format!("series[{i}]"), read_series(s, steps)));
+        }
+        invalid.into_result().map(|()| Self {
+            environment,
+            service,
+            source: b.source,
+            window,
+            resolution: Duration::from_secs(u64::from(b.resolution_seconds)),
+            watermark,
+            is_final: b.r#final,
+            revision: b.revision,
+            part: b.part,
+            parts: b.parts,
+            series,
+            errors: b.errors.into_iter().map(SourceError::from).collect(),
+            collected_at,
+            verification_id: text(b.verification_id),
+        })
+    }
+}
+
+/// How many samples a window holds.
+fn steps(window: Window, resolution_seconds: u32) -> Result<usize, Invalid> {
+    let step = i64::from(resolution_seconds) * 1000;
+    let length = window.end().as_millis() - window.start().as_millis();
+    if step == 0 || length % step != 0 {
+        return Err(Invalid::field(
+            "",
+            format!("{resolution_seconds} s is no divisor of the window's {} s", length / 1000),
+        ));
+    }
+    usize::try_from(length / step).map_err(|_| Invalid::field("", "the window is too long"))
+}
+
+/// Reads one series: as many values as the window has steps, finite, with ascending gaps.
+///
+/// # Errors
+/// Names the first field that is wrong.
+pub fn read_series(s: v1::Series, steps: Option<usize>) -> Result<Series, Invalid> {
+    if s.metric.is_empty() {
+        return Err(Invalid::field("metric", "is empty; give the metric's name in the template"));
+    }
+    if let Some(steps) = steps
+        && s.values.len() != steps
+    {
+        return Err(Invalid::field("values", format!("{} values for {steps} steps", s.values.len())));
+    }
+    let mut samples: Vec<Option<f64>> = s.values.into_iter().map(Some).collect();
+    let mut last = None;
+    for gap in s.gaps {
+        if last.is_some_and(|last| gap <= last) {
+            return Err(Invalid::field("gaps", format!("{gap} does not ascend")));
+        }
+        let length = samples.len();
+        let Some(sample) = samples.get_mut(usize::try_from(gap).unwrap_or(usize::MAX)) else {
+            return Err(Invalid::field("gaps", format!("{gap} is beyond the {length} values")));
+        };
+        *sample = None;
+        last = Some(gap);
+    }
+    if let Some(i) = samples.iter().position(|v| v.is_some_and(|v| !v.is_finite())) {
+        return Err(Invalid::field(format!("values[{i}]"), "is not finite; a missing sample is a gap"));
+    }
+    Ok(Series { metric: s.metric, host: text(s.host), unit: s.unit, samples, query: s.query })
+}
+
+impl From<v1::SourceError> for SourceError {
+    fn from(e: v1::SourceError) -> Self {
+        Self { metric: text(e.metric), name: e.name, message: e.message, retryable: e.retryable }
+    }
+}
+
+impl From<SourceError> for v1::SourceError {
+    fn from(e: SourceError) -> Self {
+        Self {
+            metric: e.metric.unwrap_or_default(),
+            name: e.name,
+            message: e.message,
+            retryable: e.retryable,
+        }
+    }
+}
+
+impl From<Series> for v1::Series {
+    fn from(s: Series) -> Self {
+        let gap = |(i, v): (usize, &Option<f64>)| v.is_none().then(|| u32::try_from(i).unwrap_or(u32::MAX));
+        Self {
+            metric: s.metric,
+            host: s.host.unwrap_or_default(),
+            unit: s.unit,
+            gaps: s.samples.iter().enumerate().filter_map(gap).collect(),
+            values: s.samples.iter().map(|v| v.unwrap_or(0.0)).collect(),
+            query: s.query,
+        }
+    }
+}
+
+impl From<SeriesBatch> for v1::SeriesBatch {
+    fn from(b: SeriesBatch) -> Self {
+        Self {
+            environment: b.environment.into(),
+            service: b.service.into(),
+            source: b.source,
+            window: Some(b.window.into()),
+            resolution_seconds: u32::try_from(b.resolution.as_secs()).unwrap_or(u32::MAX),
+            watermark: Some(b.watermark.into()),
+            r#final: b.is_final,
+            revision: b.revision,
+            part: b.part,
+            parts: b.parts,
+            series: b.series.into_iter().map(Into::into).collect(),
+            errors: b.errors.into_iter().map(Into::into).collect(),
+            collected_at: Some(b.collected_at.into()),
+            verification_id: b.verification_id.unwrap_or_default(),
+        }
+    }
+}
+
+impl SeriesBatch {
+    /// Cuts the batch into parts of at most `MAX_BATCH_BYTES` encoded, whole series each.
+    #[must_use]
+    pub fn into_parts(mut self) -> Vec<Self> {
+        let size = |s: &Series| {
+            64 + s.metric.len()
+                + s.query.len()
+                + s.host.as_ref().map_or(0, String::len)
+                + 12 * s.samples.len()
+        };
+        let mut parts: Vec<Vec<Series>> = vec![Vec::new()];
+        let mut bytes = 0;
+        for series in std::mem::take(&mut self.series) {
+            let more = size(&series);
+            if bytes > 0 && bytes + more > MAX_BATCH_BYTES - 4096 {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += more;
+            parts.last_mut().into_iter().for_each(|part| part.push(series.clone()));
+        }
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        let numbered = (1..=count).zip(parts);
+        numbered.map(|(part, series)| Self { part, parts: count, series, ..self.clone() }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    pub(crate) fn batch(samples: Vec<Option<f64>>) -> SeriesBatch {
+        let start: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+        let minutes = i64::try_from(samples.len()).unwrap();
+        SeriesBatch {
+            environment: Name::new("prod").unwrap(),
+            service: Name::new("checkout").unwrap(),
+            source: "tenant".into(),
+            window: Window::around(start, 0, minutes).unwrap(),
+            resolution: Duration::from_secs(60),
+            watermark: start.plus_minutes(minutes),
+            is_final: true,
+            revision: 0,
+            part: 1,
+            parts: 1,
+            series: vec![Series {
+                metric: "cpu".into(),
+                host: None,
+                unit: "percent".into(),
+                samples,
+                query: "builtin:host.cpu.usage".into(),
+            }],
+            errors: vec![],
+            collected_at: start.plus_minutes(minutes + 2),
+            verification_id: None,
+        }
+    }
+
+    #[test]
+    fn gaps_stay_gaps() {
+        let before = batch(vec![Some(0.0), None, Some(1.5), None]);
+        let wire = v1::SeriesBatch::from(before.clone());
+        assert_eq!(wire.series[0].gaps, [1, 3]);
+        assert_eq!(SeriesBatch::try_from(wire).unwrap(), before);
+    }
+
+    #[test]
+    fn impossible_samples_are_refused_by_name() {
+        let wrong = |change: fn(&mut v1::SeriesBatch)| {
+            let mut wire = v1::SeriesBatch::from(batch(vec![Some(1.0), Some(2.0)]));
+            change(&mut wire);
+            SeriesBatch::try_from(wire).unwrap_err().to_string()
+        };
+        assert!(wrong(|b| b.series[0].values[1] = f64::NAN).contains("series[0].values[1]: is not finite"));
+        assert!(wrong(|b| b.series[0].gaps = vec![2]).contains("series[0].gaps: 2 is beyond"));
+        assert!(wrong(|b| b.series[0].gaps = vec![1, 1]).contains("does not ascend"));
+        assert!(wrong(|b| b.series[0].values.push(1.0)).contains("3 values for 2 steps"));
+        assert!(wrong(|b| b.resolution_seconds = 0).contains("resolution_seconds: 0 s is no divisor"));
+        assert!(wrong(|b| b.part = 2).contains("part: 2 of 1"));
+        assert!(wrong(|b| b.window = None).contains("window: is missing"));
+        assert!(
+            wrong(|b| b.watermark = Some(pbjson_types::Timestamp { seconds: 9_000_000_000, nanos: 0 }))
+                .contains("watermark: ")
+        );
+    }
+
+    #[test]
+    fn a_long_batch_is_cut_into_parts_within_the_limit() {
+        let mut long = batch((0..1500).map(|i| Some(f64::from(i))).collect());
+        let series = long.series[0].clone();
+        long.series =
+            (0..100).map(|i| Series { host: Some(format!("host-{i}")), ..series.clone() }).collect();
+        let parts = long.clone().into_parts();
+        assert!(parts.len() > 1);
+        let mut together = Vec::new();
+        for (i, part) in parts.into_iter().enumerate() {
+            assert_eq!(usize::try_from(part.part).unwrap(), i + 1);
+            let wire = v1::SeriesBatch::from(part.clone());
+            assert!(wire.encoded_len() <= MAX_BATCH_BYTES);
+            together.extend(part.series);
+        }
+        assert_eq!(together, long.series);
+        assert_eq!(batch(vec![None]).into_parts().len(), 1);
+    }
+}
