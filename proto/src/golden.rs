@@ -169,7 +169,7 @@ fn deployment_record() {
 
 #[test]
 fn every_public_event_has_a_golden_file_and_opens() {
-    fn opens<E: Event + PartialEq>(file: &str) {
+    fn opens<E: Event + PartialEq + std::fmt::Debug>(file: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{file}.json"));
         let body = std::fs::read(path).unwrap();
         assert_ne!(envelope::open::<E>(None, &body).unwrap(), E::default());
