@@ -13,6 +13,8 @@ pub struct DeploymentRecord {
     pub deployment: Deployment,
     /// When it was first announced to have begun.
     pub started_at: Timestamp,
+    /// When the new version got its first traffic: judging starts there.
+    pub traffic_at: Option<Timestamp>,
     /// How many verifications of it have been opened.
     pub verifications: u32,
     /// A further `started` or first `traffic` up to this instant is the same deployment again.
@@ -55,6 +57,7 @@ pub fn announce(
             };
             let record = DeploymentRecord {
                 started_at: at,
+                traffic_at: brings_traffic(news).then_some(at),
                 verifications: 1,
                 joins_until: at.plus(window),
                 deployment: hosts_stamped(deployment, at),
@@ -71,6 +74,14 @@ fn begins_anew(record: &DeploymentRecord, phase: Phase, at: Timestamp) -> bool {
     }
 }
 
+fn brings_traffic(news: &Deployment) -> bool {
+    match news.phase {
+        Phase::Traffic => news.traffic_percent > 0,
+        Phase::Switched | Phase::Finished => true,
+        Phase::Started | Phase::Aborted => false,
+    }
+}
+
 fn join(
     mut record: DeploymentRecord,
     news: &Deployment,
@@ -78,6 +89,7 @@ fn join(
     window: Duration,
 ) -> DeploymentRecord {
     let news = hosts_stamped(news.clone(), at);
+    let traffic = brings_traffic(&news);
     let known = &mut record.deployment;
     known.phase = known.phase.max(news.phase);
     known.traffic_percent = news.traffic_percent;
@@ -104,6 +116,9 @@ fn join(
         record.joins_until = record.joins_until.max(at.plus(window));
     }
     record.started_at = record.started_at.min(at);
+    if traffic {
+        record.traffic_at = record.traffic_at.or(Some(at));
+    }
     record
 }
 
@@ -141,6 +156,7 @@ impl From<DeploymentRecord> for v1::DeploymentRecord {
         Self {
             deployment: Some(record.deployment.into()),
             started_at: Some(record.started_at.into()),
+            traffic_at: record.traffic_at.map(Into::into),
             verifications: record.verifications,
             joins_until: Some(record.joins_until.into()),
         }
@@ -155,6 +171,7 @@ impl TryFrom<v1::DeploymentRecord> for DeploymentRecord {
         Ok(Self {
             deployment: deployment.try_into()?,
             started_at: time::required(record.started_at)?,
+            traffic_at: time::optional(record.traffic_at)?,
             verifications: record.verifications,
             joins_until: time::required(record.joins_until)?,
         })
@@ -219,6 +236,22 @@ mod tests {
             }
             Announced::Joined(_) | Announced::Ignored => panic!("not created"),
         }
+    }
+
+    #[test]
+    fn judging_starts_with_the_first_traffic() {
+        let mut record = created(Phase::Started);
+        assert_eq!(record.traffic_at, None);
+        for (phase, percent, minute) in
+            [(Phase::Traffic, 0, 1), (Phase::Traffic, 5, 3), (Phase::Finished, 100, 9)]
+        {
+            let news = Deployment { traffic_percent: percent, ..news(phase) };
+            record = match announce(Some(record), &news, at(minute), WINDOW) {
+                Announced::Joined(joined) => joined,
+                Announced::Created(_) | Announced::Ignored => panic!("not joined"),
+            };
+        }
+        assert_eq!(record.traffic_at, Some(at(3)), "the first with any weight");
     }
 
     #[test]

@@ -161,6 +161,7 @@ fn deployment_record() {
     let record = DeploymentRecord {
         deployment: deployment(),
         started_at: at,
+        traffic_at: Some(at),
         verifications: 1,
         joins_until: at.plus_minutes(15),
     };

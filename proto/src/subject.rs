@@ -224,10 +224,16 @@ pub fn member_key(kind: &str, member: &str) -> String {
     format!("{}.member.{}", encode_token(kind), encode_token(member))
 }
 
-/// Pattern of all members of a kind.
+/// Pattern of all members and leases of a kind.
 #[must_use]
-pub fn member_pattern(kind: &str) -> String {
-    format!("{}.member.*", encode_token(kind))
+pub fn lease_pattern(kind: &str) -> String {
+    format!("{}.>", encode_token(kind))
+}
+
+/// The partition that a lease's key names; `None` for a member's key.
+#[must_use]
+pub fn leased_partition(kind: &str, key: &str) -> Option<u32> {
+    key.strip_prefix(&format!("{}.owner.", encode_token(kind)))?.parse().ok()
 }
 
 /// The partition of a service: FNV-1a over the two names, the same on every machine and for all time.

@@ -1,1 +1,12 @@
-//! vouch-service
+//! What the mains share, with no word of the domain in it: settings, clock, telemetry, NATS, leases, health, shutdown.
+
+pub mod bucket;
+pub mod clock;
+pub mod health;
+pub mod lease;
+pub mod nats;
+pub mod publish;
+pub mod run;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,164 @@
+//! Which partitions this replica owns: every replica says that it lives, each partition has one preferred owner among
+//! the living (rendezvous hashing), and a lease in a bucket, which vanishes when it is not renewed, keeps a second
+//! owner out until the first is gone. A lease spreads the work; it is no fence: publishing expects a sequence for that.
+
+use crate::nats::Nats;
+use async_nats::jetstream::kv::{Operation, Store};
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vouch_proto::subject::{self, LEASE_BUCKET, PARTITIONS};
+
+/// How often leases are renewed: three times within their life.
+const RENEWAL: Duration = Duration::from_millis(1500);
+
+/// The partitions that this replica owns now.
+pub type Owned = watch::Receiver<BTreeSet<u32>>;
+
+/// The preferred owner of a partition among the living members.
+#[must_use]
+pub fn preferred_owner(partition: u32, members: &BTreeSet<String>) -> Option<&String> {
+    members.iter().max_by_key(|member| {
+        let bytes = partition.to_be_bytes().into_iter().chain(member.bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(17)
+        })
+    })
+}
+
+/// Takes part in the sharing of the partitions among replicas of `kind`.
+#[derive(Debug)]
+pub struct Leases {
+    store: Store,
+    kind: &'static str,
+    member: String,
+    owned: watch::Sender<BTreeSet<u32>>,
+}
+
+impl Leases {
+    /// Joins the replicas of `kind` as `member`, a name that is unique among them.
+    ///
+    /// # Errors
+    /// Where the bucket cannot be opened.
+    pub async fn join(nats: &Nats, kind: &'static str, member: String) -> anyhow::Result<(Self, Owned)> {
+        let store = nats.bucket(&LEASE_BUCKET).await?;
+        let (owned, receiver) = watch::channel(BTreeSet::new());
+        Ok((Self { store, kind, member, owned }, receiver))
+    }
+
+    /// Renews, takes and gives back leases until `stop`, then gives all back.
+    ///
+    /// # Errors
+    /// Never while the bucket can be reached again: an outage empties the set of owned partitions until it is over.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut renewed = tokio::time::Instant::now();
+        loop {
+            match tokio::time::timeout(RENEWAL, self.renew()).await {
+                Ok(Ok(owned)) => {
+                    renewed = tokio::time::Instant::now();
+                    self.owned.send_if_modified(|now| std::mem::replace(now, owned.clone()) != owned);
+                }
+                Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "leases not renewed"),
+                Err(_) => tracing::warn!("leases not renewed in time"),
+            }
+            if renewed.elapsed() > LEASE_BUCKET.max_age {
+                self.owned.send_if_modified(|now| !std::mem::take(now).is_empty());
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(RENEWAL) => {}
+            }
+        }
+        let mine: Vec<u32> = self.owned.borrow().iter().copied().collect();
+        self.owned.send_replace(BTreeSet::new());
+        let give_back = async {
+            for partition in mine {
+                self.store.delete(subject::lease_key(self.kind, partition)).await.ok();
+            }
+            self.store.delete(subject::member_key(self.kind, &self.member)).await.ok();
+        };
+        tokio::time::timeout(Duration::from_secs(2), give_back).await.ok();
+        Ok(())
+    }
+
+    async fn renew(&self) -> anyhow::Result<BTreeSet<u32>> {
+        let me = Bytes::from(self.member.clone());
+        self.store.put(subject::member_key(self.kind, &self.member), me.clone()).await?;
+        let (members, owners) = self.survey().await?;
+        let mut owned = BTreeSet::new();
+        for partition in 0..PARTITIONS {
+            let key = subject::lease_key(self.kind, partition);
+            let wanted = preferred_owner(partition, &members) == Some(&self.member);
+            let owner = owners.iter().find(|(p, _, _)| *p == partition);
+            match (wanted, owner) {
+                (true, Some((_, owner, revision))) if *owner == self.member => {
+                    if self.store.update(&key, me.clone(), *revision).await.is_ok() {
+                        owned.insert(partition);
+                    }
+                }
+                (true, None) if self.store.create(&key, me.clone()).await.is_ok() => {
+                    owned.insert(partition);
+                }
+                (false, Some((_, owner, revision))) if *owner == self.member => {
+                    self.store.delete_expect_revision(&key, Some(*revision)).await.ok();
+                }
+                (true | false, None | Some(_)) => {}
+            }
+        }
+        Ok(owned)
+    }
+
+    /// The living members, and the owners of leases with their revisions.
+    async fn survey(&self) -> anyhow::Result<(BTreeSet<String>, Vec<(u32, String, u64)>)> {
+        let mut members = BTreeSet::from([self.member.clone()]);
+        let mut owners = Vec::new();
+        let pattern = subject::lease_pattern(self.kind);
+        let mut entries = self.store.watch_with_history(pattern).await?;
+        loop {
+            // A watch tells how many entries are still to come; a bucket with none answers nothing.
+            let next = tokio::time::timeout(Duration::from_millis(300), entries.try_next());
+            let Ok(Some(entry)) = next.await.map_or(Ok(None), |e| e) else { break };
+            if entry.operation == Operation::Put {
+                let value = String::from_utf8_lossy(&entry.value).into_owned();
+                match subject::leased_partition(self.kind, &entry.key) {
+                    Some(partition) => owners.push((partition, value, entry.revision)),
+                    None => {
+                        members.insert(value);
+                    }
+                }
+            }
+            if entry.delta == 0 {
+                break;
+            }
+        }
+        Ok((members, owners))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn partitions_are_shared_and_few_move_when_a_member_goes() {
+        let (three, two) = (members(&["a", "b", "c"]), members(&["a", "b"]));
+        let count = |m: &str| (0..PARTITIONS).filter(|p| preferred_owner(*p, &three).unwrap() == m).count();
+        for member in ["a", "b", "c"] {
+            assert!((8..=40).contains(&count(member)), "{member} has {}", count(member));
+        }
+        for partition in 0..PARTITIONS {
+            let before = preferred_owner(partition, &three).unwrap();
+            if before != "c" {
+                assert_eq!(preferred_owner(partition, &two).unwrap(), before, "only c's partitions move");
+            }
+        }
+        assert_eq!(preferred_owner(0, &members(&[])), None);
+    }
+}
