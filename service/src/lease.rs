@@ -23,9 +23,13 @@ pub type Owned = watch::Receiver<BTreeSet<u32>>;
 pub fn preferred_owner(partition: u32, members: &BTreeSet<String>) -> Option<&String> {
     members.iter().max_by_key(|member| {
         let bytes = partition.to_be_bytes().into_iter().chain(member.bytes());
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(17)
-        })
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        // FNV leaves like inputs alike; the finalizer of splitmix64 spreads them.
+        let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
     })
 }
 
