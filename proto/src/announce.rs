@@ -88,6 +88,10 @@ fn join(
     at: Timestamp,
     window: Duration,
 ) -> DeploymentRecord {
+    if news.cancelled_by.is_some() {
+        // A cancellation ends one verification; the deployment goes on.
+        return record;
+    }
     let news = hosts_stamped(news.clone(), at);
     let traffic = brings_traffic(&news);
     let known = &mut record.deployment;
@@ -98,7 +102,6 @@ fn join(
         (&mut known.owner, news.owner),
         (&mut known.cluster, news.cluster),
         (&mut known.workload, news.workload),
-        (&mut known.cancelled_by, news.cancelled_by),
         (&mut known.reason, news.reason),
     ] {
         *old = old.take().or(new);
@@ -270,6 +273,14 @@ mod tests {
         let hosts: Vec<_> =
             record.deployment.hosts.iter().map(|h| (h.name.as_str(), h.switched_at)).collect();
         assert_eq!(hosts, [("h0", Some(at(1))), ("h1", Some(at(4)))]);
+    }
+
+    #[test]
+    fn a_cancellation_leaves_the_deployment_as_it_is() {
+        let record = created(Phase::Traffic);
+        let cancel = Deployment { cancelled_by: Some("ann".into()), ..news(Phase::Aborted) };
+        let joined = announce(Some(record.clone()), &cancel, at(3), WINDOW);
+        assert_eq!(joined, Announced::Joined(record));
     }
 
     #[test]

@@ -200,6 +200,9 @@ pub fn newest_deployment_key(environment: &Name, service: &Name) -> String {
     format!("newest.{}.{}", environment.token(), service.token())
 }
 
+/// Environment under which the catalogue lists services of a source that serves every environment.
+pub const ANY_ENVIRONMENT: &str = "any";
+
 /// Key of a service in the catalogue.
 #[must_use]
 pub fn catalogue_key(environment: &Name, service: &Name) -> String {

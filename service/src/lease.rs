@@ -18,6 +18,14 @@ const RENEWAL: Duration = Duration::from_millis(1500);
 /// The partitions that this replica owns now.
 pub type Owned = watch::Receiver<BTreeSet<u32>>;
 
+/// A name for this replica: host, process and a unique suffix of its connection.
+#[must_use]
+pub fn member_name(nats: &Nats) -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let unique = nats.client.new_inbox();
+    format!("{}-{}-{}", host.trim(), std::process::id(), unique.rsplit('.').next().unwrap_or_default())
+}
+
 /// The preferred owner of a partition among the living members.
 #[must_use]
 pub fn preferred_owner(partition: u32, members: &BTreeSet<String>) -> Option<&String> {
