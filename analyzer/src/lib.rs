@@ -1,1 +1,31 @@
-//! vouch-analyzer
+//! The analyzer: judges deployments minute by minute.
+
+pub mod case;
+pub mod config;
+pub mod coverage;
+pub mod detector;
+pub mod elasticity;
+pub mod emission;
+pub mod expected;
+pub mod frame;
+pub mod gate;
+mod grpc;
+pub mod judge;
+mod live;
+pub mod maths;
+mod metrics;
+pub mod noise;
+pub mod offline;
+pub mod pair;
+pub mod placebo;
+pub mod profile;
+pub mod reason;
+pub mod record;
+pub mod robust;
+pub mod sax;
+pub mod sequential;
+pub mod verification;
+pub mod window;
+
+pub use config::AnalyzerSettings;
+pub use live::build;

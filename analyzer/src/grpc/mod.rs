@@ -1,0 +1,194 @@
+//! The gRPC service `vouch.v1.Verifications`, with health and reflection. Any replica answers any call.
+
+mod analyze;
+mod refuse;
+mod start;
+mod watch;
+
+use crate::live::Shared;
+use crate::record::{Record, State};
+use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::InterceptorLayer;
+use tonic::{Request, Response, Status};
+use vouch_proto::v1;
+use vouch_proto::v1::verifications_server::{Verifications, VerificationsServer};
+
+/// Largest message that a client may send: series for `Analyze`.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Listens on the address of the settings.
+///
+/// # Errors
+/// Where it is in use or not allowed.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("analyzer.grpc_listen: {address} cannot be listened on"))
+}
+
+/// Serves until the stop signal.
+///
+/// # Errors
+/// Where the listener fails.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> anyhow::Result<()> {
+    let stop = shared.context.tasks.stop().clone();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<VerificationsServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let token = shared.settings.grpc_token.clone();
+    let service = VerificationsServer::new(Service { shared }).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    tonic::transport::Server::builder()
+        .layer(InterceptorLayer::new(move |request: Request<()>| authorize(token.as_ref(), request)))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { stop.cancelled().await })
+        .await?;
+    Ok(())
+}
+
+/// Lets in whoever shows the token. Compared in constant time over its length.
+fn authorize(token: Option<&SecretString>, request: Request<()>) -> Result<Request<()>, Status> {
+    let Some(token) = token else { return Ok(request) };
+    let shown = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let shown = shown.strip_prefix("Bearer ").unwrap_or_default().as_bytes();
+    let expected = token.expose_secret().as_bytes();
+    let differences = expected.iter().zip(shown).fold(0_u8, |d, (a, b)| d | (a ^ b));
+    if differences == 0 && shown.len() == expected.len() {
+        Ok(request)
+    } else {
+        Err(Status::unauthenticated("send `authorization: Bearer <token>` with the analyzer's token"))
+    }
+}
+
+/// The implementation of the service.
+pub(crate) struct Service {
+    shared: Arc<Shared>,
+}
+
+/// What a failed dependency looks like to a caller: to be tried again.
+fn unavailable(error: anyhow::Error) -> Status {
+    tracing::warn!(error = format!("{error:#}"), "a call could not be answered");
+    Status::unavailable(format!("{error:#}"))
+}
+
+impl Service {
+    async fn record(&self, id: &str) -> Result<Record, Status> {
+        if id.is_empty() {
+            return Err(refuse::field("verification_id", "is empty; Start and List answer ids"));
+        }
+        let found = self.shared.store.get(id).await.map_err(unavailable)?;
+        found.ok_or_else(|| {
+            Status::not_found(format!("there is no verification `{id}`; List answers those there are"))
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Verifications for Service {
+    async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::Verification>, Status> {
+        let trace =
+            request.metadata().get("traceparent").and_then(|v| v.to_str().ok()).map(ToOwned::to_owned);
+        let record = start::start(&self.shared, request.into_inner(), trace).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Verification>, Status> {
+        let record = self.record(&request.into_inner().verification_id).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    type WatchStream = watch::EventStream;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let record = self.record(&request.into_inner().verification_id).await?;
+        Ok(Response::new(watch::watch(&self.shared, record).await?))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        Ok(Response::new(list(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::Verification>, Status> {
+        let request = request.into_inner();
+        let record = self.record(&request.verification_id).await?;
+        let record = start::cancel(&self.shared, record, request).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn analyze(
+        &self,
+        request: Request<v1::AnalyzeRequest>,
+    ) -> Result<Response<v1::AnalyzeResponse>, Status> {
+        let now = self.shared.now();
+        let verdict = analyze::analyze(request.into_inner(), now).await?;
+        Ok(Response::new(v1::AnalyzeResponse { verdict: Some(verdict.into()) }))
+    }
+}
+
+const MAX_PAGE: usize = 500;
+const DEFAULT_PAGE: usize = 50;
+
+async fn list(shared: &Shared, request: v1::ListRequest) -> Result<v1::ListResponse, Status> {
+    let size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
+        0 => DEFAULT_PAGE,
+        size if size <= MAX_PAGE => size,
+        size => return Err(refuse::field("page_size", format!("{size} is more than {MAX_PAGE}"))),
+    };
+    let wanted = match v1::VerificationState::try_from(request.state) {
+        Ok(v1::VerificationState::Unspecified) => None,
+        Ok(v1::VerificationState::Waiting) => Some(State::Waiting),
+        Ok(v1::VerificationState::Running) => Some(State::Running),
+        Ok(v1::VerificationState::Final) => Some(State::Final),
+        Err(_) => return Err(refuse::field("state", format!("unknown value `{}`", request.state))),
+    };
+    let keys = shared.store.keys().await.map_err(unavailable)?;
+    let mut page = v1::ListResponse::default();
+    // Keys run from the newest to the oldest; the token is the last one answered.
+    for key in keys.iter().filter(|k| request.page_token.is_empty() || **k < request.page_token) {
+        if page.verifications.len() == size {
+            return Ok(page);
+        }
+        let Some(record) = shared.store.by_key(key).await.map_err(unavailable)? else { continue };
+        let matches = |filter: &str, value: &str| filter.is_empty() || filter == value;
+        if matches(&request.environment, record.deployment.environment.as_str())
+            && matches(&request.service, record.deployment.service.as_str())
+            && wanted.is_none_or(|state| state == record.state)
+        {
+            page.next_page_token.clone_from(key);
+            page.verifications.push(record.into());
+        }
+    }
+    page.next_page_token.clear();
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_opens() {
+        let token = SecretString::from("s3cret");
+        let shown = |value: &str| {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("authorization", value.parse().unwrap());
+            authorize(Some(&token), request).is_ok()
+        };
+        assert!(shown("Bearer s3cret"));
+        assert!(!shown("Bearer s3cre") && !shown("Bearer s3cret1") && !shown("s3cret") && !shown("Bearer "));
+        assert!(authorize(Some(&token), Request::new(())).is_err());
+        assert!(authorize(None, Request::new(())).is_ok());
+    }
+}

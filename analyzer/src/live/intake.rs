@@ -1,0 +1,123 @@
+//! Takes deployments in: each message becomes, or joins, a deployment and its verification. Acknowledged only then.
+
+use super::Shared;
+use super::store::Announcement;
+use async_nats::jetstream::AckKind;
+use futures::StreamExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+use vouch_proto::subject::ANALYZER_DEPLOYMENTS;
+use vouch_proto::{Deployment, Invalid, Timestamp, envelope, v1};
+use vouch_service::nats::{dead_letter, header, is_poison};
+
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a message was not taken in.
+enum Refused {
+    /// It can never be: for the dead letters.
+    Unusable(String),
+    /// Something that it needs was not there: again later.
+    Later(anyhow::Error),
+}
+
+pub(super) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let stop = shared.context.tasks.stop().clone();
+    loop {
+        let consumer = shared.context.nats.consumer(&ANALYZER_DEPLOYMENTS).await;
+        let messages = match consumer {
+            Ok(consumer) => consumer.messages().await.map_err(anyhow::Error::from),
+            Err(e) => Err(e),
+        };
+        match messages {
+            Ok(mut messages) => loop {
+                let message = tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    message = messages.next() => message,
+                };
+                match message {
+                    Some(Ok(message)) => handle(&shared, &message).await,
+                    Some(Err(error)) => tracing::warn!(%error, "deployments: reading again"),
+                    None => break,
+                }
+            },
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "deployments cannot be read; trying again")
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(REOPEN_AFTER) => {}
+        }
+    }
+}
+
+async fn handle(shared: &Shared, message: &async_nats::jetstream::Message) {
+    shared.metrics.deployments.inc();
+    let answer = match take_in(shared, message).await {
+        Ok(()) => message.ack().await,
+        Err(Refused::Unusable(reason)) => bury(shared, message, &reason).await,
+        Err(Refused::Later(error)) => {
+            let delivered = message.info().map_or(1, |info| info.delivered);
+            let connected =
+                shared.context.nats.client.connection_state() == async_nats::connection::State::Connected;
+            if is_poison(delivered, !connected) {
+                bury(shared, message, &format!("not taken in after {delivered} deliveries: {error:#}")).await
+            } else {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    delivered,
+                    "deployment not taken in; trying again"
+                );
+                message.ack_with(AckKind::Nak(Some(RETRY_AFTER))).await
+            }
+        }
+    };
+    if let Err(error) = answer {
+        tracing::warn!(%error, "a deployment was not acknowledged and will come again");
+    }
+}
+
+async fn bury(
+    shared: &Shared,
+    message: &async_nats::jetstream::Message,
+    reason: &str,
+) -> Result<(), async_nats::Error> {
+    shared.metrics.dead_letters.inc();
+    match dead_letter(&shared.context.nats, ANALYZER_DEPLOYMENTS.name, message, reason).await {
+        Ok(()) => message.ack_with(AckKind::Term).await,
+        Err(e) => Err(e.into()),
+    }
+}
+
+async fn take_in(shared: &Shared, message: &async_nats::jetstream::Message) -> Result<(), Refused> {
+    let wire: v1::Deployment =
+        envelope::open(header(message, "content-type"), &message.payload).map_err(Refused::Unusable)?;
+    let deployment = Deployment::try_from(wire).map_err(|e| Refused::Unusable(e.to_string()))?;
+    shared
+        .settings
+        .templates
+        .get(deployment.verification.template.as_deref())
+        .map_err(|e| Refused::Unusable(format!("verification.{e}")))?;
+    let info = message.info().map_err(|e| Refused::Unusable(e.to_string()))?;
+    let published = real_instant(info.published);
+    let news = Announcement {
+        at: deployment.occurred_at.unwrap_or_else(|| shared.context.clock.at_real(published)),
+        deployment,
+        published,
+        now: shared.now(),
+        traceparent: header(message, "traceparent").map(ToOwned::to_owned),
+    };
+    shared.store.take_in(&news, &shared.settings).await.map(|_| ()).map_err(|error| {
+        // A record that cannot be read is no outage; everything else may pass.
+        match error.downcast_ref::<Invalid>() {
+            Some(invalid) => Refused::Unusable(invalid.to_string()),
+            None => Refused::Later(error),
+        }
+    })
+}
+
+/// The server's stamp of a message.
+pub(crate) fn real_instant(stamp: async_nats::datetime::DateTime) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(stamp.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+}

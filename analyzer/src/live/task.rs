@@ -1,0 +1,156 @@
+//! Runs one verification: reads its service's series in order from the stream, steps, publishes progress and verdict.
+
+use super::Shared;
+use crate::judge::JudgeSettings;
+use crate::record::Record;
+use crate::verification::{Step, Verification};
+use anyhow::Context as _;
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use prost::Message as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vouch_proto::envelope::{self, Origin, PROTOBUF};
+use vouch_proto::subject::{self, ANALYZER_SERIES, SERIES};
+use vouch_proto::{SeriesBatch, Verdict, v1};
+use vouch_service::nats::{dead_letter, header, headers};
+
+/// How often an idle verification looks at the clock.
+const TICK: Duration = Duration::from_secs(10);
+const SHORTEST_TICK: Duration = Duration::from_millis(20);
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut records: watch::Receiver<Record>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let record = records.borrow_and_update().clone();
+    let template =
+        shared.settings.templates.get(Some(&record.template)).context("the template was removed")?.clone();
+    let (mut messages, mut behind) = open(&shared, &record).await?;
+    let mut verification = Verification::new(record, template, JudgeSettings::default());
+    let tick = shared.context.clock.real(TICK).clamp(SHORTEST_TICK, LONGEST_TICK);
+    let mut last_sequence = 0;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = records.changed() => {
+                changed.context("the owner has ended")?;
+                verification.on_record(records.borrow_and_update().clone());
+            }
+            message = messages.next() => {
+                let message = message.context("the series have ended")??;
+                let info = message.info().map_err(anyhow::Error::from_boxed)?;
+                (behind, last_sequence) = (info.pending > 0, info.stream_sequence);
+                take(&shared, &mut verification, &message).await?;
+            }
+            () = tokio::time::sleep(tick) => {}
+        }
+        // Deciding on half of what is already there would decide on less than a neighbour knows.
+        if behind {
+            continue;
+        }
+        match verification.step(shared.now()) {
+            Step::Wait => {}
+            Step::Progress(progress) => tell(&shared, &progress).await,
+            Step::Final(verdict) => {
+                if newest_sequence(&shared, verification.record()).await? > last_sequence {
+                    continue;
+                }
+                conclude(&shared, verification.record(), *verdict).await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The service's series from the announcement on, and whether there are any yet.
+async fn open(shared: &Shared, record: &Record) -> anyhow::Result<(pull::Ordered, bool)> {
+    let stream = shared.context.nats.jetstream.get_stream_no_info(SERIES.name).await?;
+    let from = time(record.series_from)?;
+    let consumer = stream
+        .create_consumer(pull::OrderedConfig {
+            filter_subject: subject::series(&record.deployment.environment, &record.deployment.service),
+            deliver_policy: DeliverPolicy::ByStartTime { start_time: from },
+            ..Default::default()
+        })
+        .await?;
+    let pending = consumer.cached_info().num_pending > 0;
+    Ok((consumer.messages().await?, pending))
+}
+
+fn time(t: vouch_proto::Timestamp) -> anyhow::Result<async_nats::datetime::DateTime> {
+    Ok(async_nats::datetime::DateTime::from_unix_timestamp_nanos(i128::from(t.as_millis()) * 1_000_000)?)
+}
+
+/// Sequence of the newest batch of the service in the stream; 0 where there is none.
+async fn newest_sequence(shared: &Shared, record: &Record) -> anyhow::Result<u64> {
+    use async_nats::jetstream::stream::LastRawMessageErrorKind;
+    let stream = shared.context.nats.jetstream.get_stream_no_info(SERIES.name).await?;
+    let topic = subject::series(&record.deployment.environment, &record.deployment.service);
+    match stream.get_last_raw_message_by_subject(&topic).await {
+        Ok(message) => {
+            let stored = super::real_instant(message.time);
+            Ok(if stored < record.series_from { 0 } else { message.sequence })
+        }
+        Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes a batch in; one that cannot be used goes to the dead letters, once.
+async fn take(shared: &Shared, verification: &mut Verification, message: &Message) -> anyhow::Result<()> {
+    shared.metrics.batches.inc();
+    let read = match header(message, "content-type") {
+        Some(PROTOBUF) | None => v1::SeriesBatch::decode(message.payload.clone())
+            .map_err(|e| format!("no series batch in protobuf: {e}")),
+        Some(other) => Err(format!("content-type `{other}` is not understood, send {PROTOBUF}")),
+    };
+    match read.and_then(|wire| SeriesBatch::try_from(wire).map_err(|e| e.to_string())) {
+        Ok(batch) => verification.on_batch(&batch),
+        Err(reason) => {
+            shared.metrics.dead_letters.inc();
+            dead_letter(&shared.context.nats, ANALYZER_SERIES, message, &reason).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes progress; the next minute brings newer, so a lost one is not sent again.
+async fn tell(shared: &Shared, progress: &v1::Progress) {
+    let (Ok(environment), Ok(service)) =
+        (vouch_proto::Name::new(&*progress.environment), vouch_proto::Name::new(&*progress.service))
+    else {
+        return;
+    };
+    let topic = subject::progress(&environment, &service, &progress.verification_id);
+    let id = format!("{}.{}.{}", progress.verification_id, progress.minutes_seen, progress.waiting_for);
+    let origin = Origin { source: "vouch/analyzer", id: &id, time: shared.now(), traceparent: None };
+    let Ok((mut sealed, body)) = envelope::seal(progress, &origin) else { return };
+    sealed.retain(|(name, _)| *name != "Nats-Msg-Id");
+    let jetstream = &shared.context.nats.jetstream;
+    if let Err(error) = jetstream.publish_with_headers(topic, headers(sealed), Bytes::from(body)).await {
+        tracing::debug!(%error, "progress not published");
+    }
+}
+
+async fn conclude(shared: &Shared, record: &Record, verdict: Verdict) -> anyhow::Result<()> {
+    let decided = shared.store.conclude(record, verdict).await?;
+    shared.metrics.verdict(decided.outcome);
+    tracing::info!(
+        verification = decided.verification_id,
+        service = %decided.service,
+        environment = %decided.environment,
+        version = %decided.version,
+        outcome = %decided.outcome,
+        risk = decided.risk,
+        reason = decided.reason,
+        "verdict"
+    );
+    Ok(())
+}

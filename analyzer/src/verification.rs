@@ -1,0 +1,502 @@
+//! One running verification: takes in records and batches, and says at any instant what is to be published. Pure:
+//! whoever is given the same record and the same batches arrives at the same verdict.
+
+use crate::coverage::LEAST_USABLE_MINUTES;
+use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
+use crate::record::{Record, State};
+use crate::window::Assembly;
+use std::time::Duration;
+use vouch_proto::{
+    Cause, Classification, MetricResult, MetricRole, Outcome, SeriesBatch, Timestamp, Verdict,
+    VerificationTemplate, v1,
+};
+
+/// How long the source must refuse everything, with errors that asking again cannot mend, before the verification
+/// ends as `Error` without waiting for its deadline.
+const HOPELESS_AFTER: Duration = Duration::from_secs(3 * 60);
+
+/// What is to be published now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing new.
+    Wait,
+    /// How far it is.
+    Progress(Box<v1::Progress>),
+    /// It has ended.
+    Final(Box<Verdict>),
+}
+
+/// A verification in the hands of its owner.
+#[derive(Debug)]
+pub struct Verification {
+    record: Record,
+    template: VerificationTemplate,
+    settings: JudgeSettings,
+    assembly: Assembly,
+    judged: i64,
+    judgement: Option<Judgement>,
+    /// Since when the source has refused everything for good.
+    hopeless_since: Option<Timestamp>,
+    told: Option<(i64, String)>,
+}
+
+impl Verification {
+    /// Starts from a record and no data.
+    #[must_use]
+    pub fn new(record: Record, template: VerificationTemplate, settings: JudgeSettings) -> Self {
+        Self {
+            record,
+            template,
+            settings,
+            assembly: Assembly::default(),
+            judged: 0,
+            judgement: None,
+            hopeless_since: None,
+            told: None,
+        }
+    }
+
+    /// The record as it is known.
+    #[must_use]
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Takes in news of the deployment.
+    pub fn on_record(&mut self, record: Record) {
+        if (record.verification, record.strategy) != (self.record.verification, self.record.strategy)
+            || record.deployment.hosts != self.record.deployment.hosts
+        {
+            self.judged = 0;
+        }
+        self.record = record;
+    }
+
+    /// Takes in a batch of its service.
+    pub fn on_batch(&mut self, batch: &SeriesBatch) {
+        let judged_to = self.record.verification.map(|w| w.start().plus_minutes(self.judged));
+        if judged_to.is_some_and(|to| batch.window.start() < to) && !batch.series.is_empty() {
+            self.judged = 0;
+        }
+        self.assembly.absorb(batch);
+        let refused = self.assembly.is_empty() && batch.errors.iter().any(|e| !e.retryable);
+        self.hopeless_since = match self.hopeless_since {
+            Some(since) if refused => Some(since.min(batch.collected_at)),
+            None if refused => Some(batch.collected_at),
+            Some(_) | None => None,
+        };
+    }
+
+    /// What is to be published at this instant.
+    #[must_use]
+    pub fn step(&mut self, now: Timestamp) -> Step {
+        if let Some((cause, reason)) = self.record.ended_by() {
+            return self.end(Outcome::Inconclusive, cause, reason, now);
+        }
+        if self.record.state == State::Waiting {
+            if now >= self.record.deadline {
+                let reason = "no traffic on the new version was announced before the deadline".to_owned();
+                return self.end(Outcome::Inconclusive, Cause::NoTraffic, reason, now);
+            }
+            return self.tell(now, "the first traffic on the new version".to_owned());
+        }
+        if let Some(step) = self.judge(now) {
+            return step;
+        }
+        if let Some(since) = self.hopeless_since
+            && now.since(since) >= HOPELESS_AFTER
+        {
+            let reason = format!("the source refused every request: {}", self.source_says());
+            return self.end(Outcome::Error, Cause::SourceError, reason, now);
+        }
+        if now >= self.record.deadline {
+            return self.end_at_deadline(now);
+        }
+        self.tell(now, self.waiting_for())
+    }
+
+    /// Judges the minutes that have come; `Some` where that ends it.
+    fn judge(&mut self, now: Timestamp) -> Option<Step> {
+        let window = self.record.verification?;
+        let (seen, total) = (self.assembly.minutes_seen(window), self.assembly.minutes_total(window));
+        if seen <= self.judged || !self.assembly.has_baseline(&self.record.baseline) {
+            return None;
+        }
+        let case = self.assembly.case(&self.record, &self.template)?;
+        let judgement = judge::judge_until(&case, seen, &self.settings);
+        self.judged = judgement.failed_at_minute.unwrap_or(seen);
+        let decided = matches!(judgement.outcome, Some(Outcome::Fail | Outcome::Error));
+        self.judgement = Some(judgement);
+        if decided {
+            return Some(self.end_judged(now));
+        }
+        (self.judged >= total && total > 0).then(|| self.end_judged(now))
+    }
+
+    /// Ends with what the judge says; a judged metric that the source refused bars Pass.
+    fn end_judged(&mut self, now: Timestamp) -> Step {
+        let Some(judgement) = &self.judgement else { return Step::Wait };
+        let outcome = judgement.outcome.unwrap_or(Outcome::Inconclusive);
+        let reason = judgement.reason.clone();
+        match (outcome, self.unmeasured()) {
+            (Outcome::Pass, Some(unmeasured)) => {
+                let reason = format!("{unmeasured}; nothing else got worse");
+                self.end(Outcome::Inconclusive, Cause::SourceError, reason, now)
+            }
+            (Outcome::Pass, None) => self.end(outcome, Cause::Healthy, reason, now),
+            (Outcome::Fail, _) => self.end(outcome, Cause::Regression, reason, now),
+            (Outcome::Inconclusive, _) => {
+                let cause = inconclusive_cause(judgement);
+                self.end(outcome, cause, reason, now)
+            }
+            (Outcome::Error, _) => self.end(outcome, Cause::NotJudgeable, reason, now),
+        }
+    }
+
+    fn end_at_deadline(&mut self, now: Timestamp) -> Step {
+        let (outcome, cause, reason) = match self.assembly.last_heard() {
+            None => (
+                Outcome::Error,
+                Cause::CollectorSilent,
+                "no collector delivered anything before the deadline; is one running, and ready?".to_owned(),
+            ),
+            Some(_) if self.judged == 0 && self.assembly.errors().next().is_some() => {
+                let reason = format!("nothing could be measured before the deadline: {}", self.source_says());
+                (Outcome::Error, Cause::SourceError, reason)
+            }
+            Some(heard) => {
+                let total = self.record.verification.map_or(0, |w| self.assembly.minutes_total(w));
+                let why = match self.assembly.errors().next() {
+                    Some(_) => self.source_says(),
+                    None => format!("the collector was last heard at {heard}"),
+                };
+                let reason = format!(
+                    "only {} of {total} minutes were measured before the deadline: {why}",
+                    self.judged
+                );
+                (Outcome::Inconclusive, Cause::LateData, reason)
+            }
+        };
+        self.end(outcome, cause, reason, now)
+    }
+
+    /// The judged metrics that the source could not deliver, for a person.
+    fn unmeasured(&self) -> Option<String> {
+        let judged =
+            |name: &str| self.template.metrics.iter().any(|m| m.name == name && m.role == MetricRole::Judged);
+        let refused: Vec<String> = self
+            .assembly
+            .errors()
+            .filter_map(|e| Some((e.metric.as_deref().filter(|m| judged(m))?, e)))
+            .map(|(metric, e)| format!("{metric} could not be measured ({})", e.message))
+            .collect();
+        (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    fn source_says(&self) -> String {
+        let said: Vec<String> =
+            self.assembly.errors().map(|e| format!("{}: {}", e.name, e.message)).collect();
+        if said.is_empty() { "the source said nothing".to_owned() } else { said.join("; ") }
+    }
+
+    fn waiting_for(&self) -> String {
+        if self.assembly.last_heard().is_none() {
+            return "the collector".to_owned();
+        }
+        if self.assembly.errors().any(|e| e.metric.is_none()) {
+            return format!("the source ({})", self.source_says());
+        }
+        if !self.assembly.has_baseline(&self.record.baseline) {
+            return "the reference windows".to_owned();
+        }
+        format!("minute {}", self.judged + 1)
+    }
+
+    fn tell(&mut self, now: Timestamp, waiting_for: String) -> Step {
+        let news = (self.judged, waiting_for);
+        if self.told.as_ref() == Some(&news) {
+            return Step::Wait;
+        }
+        self.told = Some(news.clone());
+        let deployment = &self.record.deployment;
+        let minutes = |m: i64| u32::try_from(m).unwrap_or(0);
+        Step::Progress(Box::new(v1::Progress {
+            verification_id: self.record.verification_id.clone(),
+            deployment_id: deployment.deployment_id.clone().unwrap_or_default(),
+            service: deployment.service.to_string(),
+            environment: deployment.environment.to_string(),
+            version: deployment.version.to_string(),
+            minutes_seen: minutes(self.judged),
+            minutes_total: minutes(i64::try_from(self.record.duration.as_secs() / 60).unwrap_or(0)),
+            risk: self.judgement.as_ref().map_or(0.0, |j| j.risk),
+            metrics: self.results().into_iter().map(Into::into).collect(),
+            waiting_for: news.1,
+            updated_at: Some(now.into()),
+            warnings: self.assembly.errors().map(|e| format!("{}: {}", e.name, e.message)).collect(),
+        }))
+    }
+
+    fn results(&self) -> Vec<MetricResult> {
+        let mut results: Vec<MetricResult> =
+            self.judgement.iter().flat_map(|j| &j.metrics).map(|unit| self.result(unit)).collect();
+        for error in self.assembly.errors() {
+            let Some(metric) = &error.metric else { continue };
+            if !results.iter().any(|r| &r.metric == metric && r.classification != Classification::NoData) {
+                results.retain(|r| &r.metric != metric);
+                results.push(MetricResult {
+                    metric: metric.clone(),
+                    host: "*".to_owned(),
+                    classification: Classification::Error,
+                    risk: 0.0,
+                    score: 0.0,
+                    reason: format!("{}: {}", error.name, error.message),
+                    effect: None,
+                    since_minute: None,
+                    unit: String::new(),
+                });
+            }
+        }
+        results
+    }
+
+    fn result(&self, unit: &judge::UnitResult) -> MetricResult {
+        let spec = self.template.metrics.iter().find(|m| m.name == unit.metric);
+        MetricResult {
+            metric: unit.metric.clone(),
+            host: unit.host.clone(),
+            classification: unit.classification,
+            risk: unit.risk,
+            score: unit.score,
+            reason: unit.reason.clone(),
+            effect: unit.effect.is_finite().then_some(unit.effect),
+            since_minute: unit.since_minute.and_then(|m| u32::try_from(m).ok()),
+            unit: spec.map_or_else(String::new, |m| m.unit.clone()),
+        }
+    }
+
+    fn end(&self, outcome: Outcome, cause: Cause, reason: String, now: Timestamp) -> Step {
+        let record = &self.record;
+        let deployment = &record.deployment;
+        let judgement = self.judgement.as_ref();
+        let failed = outcome == Outcome::Fail;
+        // 1 is kept for Fail: what could not fail is below it.
+        let risk = if failed { 1.0 } else { judgement.map_or(0.0, |j| j.risk).clamp(0.0, 0.999) };
+        let data_final = record.verification.is_some_and(|w| self.assembly.is_final(w, self.judged));
+        Step::Final(Box::new(Verdict {
+            verification_id: record.verification_id.clone(),
+            deployment_id: deployment.deployment_id.clone().unwrap_or_default(),
+            revision: 0,
+            outcome,
+            rollback_grade: failed && judgement.is_some_and(|j| j.rollback_grade),
+            cause,
+            data_final,
+            risk,
+            reason,
+            metrics: self.results(),
+            judge_version: JUDGE_VERSION.to_owned(),
+            template: record.template.clone(),
+            strategy: record.strategy,
+            strategy_reason: record.strategy_reason.clone(),
+            baseline: record.baseline.clone(),
+            verification: record.verification,
+            service: deployment.service.clone(),
+            environment: deployment.environment.clone(),
+            version: deployment.version.clone(),
+            previous_version: deployment.previous_version.clone(),
+            owner: deployment.owner.clone(),
+            cluster: deployment.cluster.clone(),
+            workload: deployment.workload.clone(),
+            decided_at: now,
+            failed_at_minute: judgement
+                .filter(|_| failed)
+                .and_then(|j| j.failed_at_minute)
+                .and_then(|m| u32::try_from(m).ok()),
+            usable_minutes: judgement.map_or(0, |j| u32::try_from(j.usable_minutes).unwrap_or(0)),
+            transient: judgement.is_some_and(|j| j.transient),
+        }))
+    }
+}
+
+/// Why the judge could not tell.
+pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
+    if judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
+        Cause::NoData
+    } else if judgement.usable_minutes < LEAST_USABLE_MINUTES {
+        Cause::TooFewSamples
+    } else {
+        Cause::NoTraffic
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::{at, running};
+    use crate::window::tests::{batch, source_error};
+    use vouch_proto::template::golden_signals;
+    use vouch_proto::{Direction, Series};
+
+    /// A template of one metric, so that the batches of the tests are complete.
+    fn template() -> VerificationTemplate {
+        let mut template = golden_signals();
+        template.metrics.retain(|m| m.name == "response_time");
+        assert_eq!(template.metrics[0].direction, Direction::Increase);
+        template
+    }
+
+    fn verification() -> Verification {
+        Verification::new(running(), template(), JudgeSettings::default())
+    }
+
+    fn with_baseline() -> Verification {
+        let mut v = verification();
+        for (from, to) in [(-10_140, -10_065), (-1500, -1425), (-180, 0)] {
+            v.on_batch(&batch(from, to, 100.0));
+        }
+        v
+    }
+
+    fn verdict(step: Step) -> Verdict {
+        match step {
+            Step::Final(verdict) => *verdict,
+            Step::Wait | Step::Progress(_) => panic!("not ended: {step:?}"),
+        }
+    }
+
+    fn is_open(step: &Step) -> bool {
+        !matches!(step, Step::Final(_))
+    }
+
+    /// Runs to the end of the window with these values, minute by minute.
+    fn run(v: &mut Verification, value: impl Fn(i64) -> f64) -> Verdict {
+        for minute in 0..15 {
+            v.on_batch(&batch(minute, minute + 1, value(minute)));
+            if let Step::Final(verdict) = v.step(at(minute + 3)) {
+                return *verdict;
+            }
+        }
+        panic!("not ended after its window");
+    }
+
+    #[test]
+    fn a_healthy_deployment_passes_at_the_end_of_its_window() {
+        let verdict = run(&mut with_baseline(), |_| 100.0);
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Pass, Cause::Healthy), "{}", verdict.reason);
+        assert!(verdict.risk < 1.0 && !verdict.rollback_grade && verdict.data_final);
+    }
+
+    #[test]
+    fn a_regression_fails_as_soon_as_it_is_sure_and_names_the_metric() {
+        let verdict = run(&mut with_baseline(), |_| 300.0);
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Fail, Cause::Regression));
+        assert!(verdict.failed_at_minute.unwrap() < 15);
+        assert_eq!(verdict.metrics[0].metric, "response_time");
+        assert_eq!(verdict.metrics[0].classification, Classification::High);
+    }
+
+    #[test]
+    fn silence_is_never_pass() {
+        let mut silent = verification();
+        assert!(is_open(&silent.step(at(24))));
+        let verdict = self::verdict(silent.step(at(25)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::CollectorSilent));
+
+        let mut down = verification();
+        for minute in 0..25 {
+            down.on_batch(&source_error(minute, None, true));
+            assert!(is_open(&down.step(at(minute))));
+        }
+        let verdict = self::verdict(down.step(at(25)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::SourceError));
+        assert!(verdict.reason.contains("Dynatrace does not answer"));
+
+        let mut empty = with_baseline();
+        for minute in 0..15 {
+            let mut nothing = batch(minute, minute + 1, 0.0);
+            nothing.series = Vec::<Series>::new();
+            empty.on_batch(&nothing);
+        }
+        let verdict = self::verdict(empty.step(at(18)));
+        assert_eq!(verdict.outcome, Outcome::Inconclusive, "{}", verdict.reason);
+    }
+
+    #[test]
+    fn a_window_that_stays_partly_unread_is_inconclusive() {
+        let mut v = with_baseline();
+        for minute in 0..9 {
+            v.on_batch(&batch(minute, minute + 1, 100.0));
+        }
+        v.on_batch(&source_error(9, None, true));
+        assert!(is_open(&v.step(at(24))));
+        let verdict = verdict(v.step(at(25)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Inconclusive, Cause::LateData));
+        assert!(verdict.reason.contains("only 9 of 15 minutes"), "{}", verdict.reason);
+    }
+
+    #[test]
+    fn a_wrong_token_ends_it_before_the_deadline() {
+        let mut v = verification();
+        v.on_batch(&source_error(-3, None, false));
+        assert!(is_open(&v.step(at(1))));
+        v.on_batch(&source_error(0, None, false));
+        let verdict = verdict(v.step(at(5)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::SourceError));
+        assert!(verdict.reason.contains("unauthorized"), "{}", verdict.reason);
+    }
+
+    #[test]
+    fn a_refused_metric_bars_pass() {
+        let mut v = Verification::new(running(), golden_signals(), JudgeSettings::default());
+        for (from, to) in [(-10_140, -10_065), (-1500, -1425), (-180, 15)] {
+            let mut b = batch(from, to, 100.0);
+            b.errors = source_error(0, Some("cpu"), false).errors;
+            v.on_batch(&b);
+        }
+        let verdict = verdict(v.step(at(20)));
+        assert_eq!(verdict.outcome, Outcome::Inconclusive, "{}", verdict.reason);
+        assert!(
+            verdict.metrics.iter().any(|m| m.metric == "cpu" && m.classification == Classification::Error)
+        );
+    }
+
+    #[test]
+    fn a_cancelled_verification_is_inconclusive_at_once() {
+        let mut v = with_baseline();
+        let mut record = running();
+        record.deployment.cancelled_by = Some("ann".into());
+        v.on_record(record);
+        let verdict = verdict(v.step(at(1)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Inconclusive, Cause::Cancelled));
+    }
+
+    #[test]
+    fn progress_is_told_once_per_news() {
+        let mut v = with_baseline();
+        assert!(matches!(v.step(at(0)), Step::Progress(_)));
+        assert_eq!(v.step(at(0)), Step::Wait);
+        v.on_batch(&batch(0, 1, 100.0));
+        match v.step(at(3)) {
+            Step::Progress(progress) => assert_eq!((progress.minutes_seen, progress.minutes_total), (1, 15)),
+            Step::Wait | Step::Final(_) => panic!("no progress"),
+        }
+    }
+
+    #[test]
+    fn whoever_takes_over_arrives_at_the_same_verdict() {
+        let batches: Vec<_> = (0..15).map(|m| batch(m, m + 1, if m < 4 { 100.0 } else { 160.0 })).collect();
+        let mut steady = with_baseline();
+        let mut first = None;
+        for (minute, b) in (0..).zip(&batches) {
+            steady.on_batch(b);
+            if let Step::Final(verdict) = steady.step(at(minute + 3)) {
+                first = Some(*verdict);
+                break;
+            }
+        }
+        let mut late = with_baseline();
+        batches.iter().rev().for_each(|b| late.on_batch(b));
+        let first = first.unwrap();
+        let again = verdict(late.step(first.decided_at));
+        assert_eq!(again, first);
+    }
+}

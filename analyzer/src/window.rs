@@ -1,0 +1,425 @@
+//! Puts collected batches together into the case that the judge sees. Batches may come twice, in any order, in parts
+//! and in revisions; the case depends on the facts alone. Pure.
+
+use crate::case::{Case, CaseMetric, HostGroup as CaseGroup, MetricRole as CaseRole};
+use crate::record::Record;
+use std::collections::{BTreeMap, BTreeSet};
+use vouch_proto::time::MINUTE_MS;
+use vouch_proto::{
+    HostGroup, MetricRole, MetricSpec, SeriesBatch, SourceError, Strategy, Timestamp, VerificationTemplate,
+    Window,
+};
+
+/// Host under which the judge sees a series of the service as a whole.
+pub const WHOLE_SERVICE: &str = "service";
+/// Most samples kept for one verification: bounds the memory that a batch can claim.
+pub const MAX_SAMPLES: usize = 4_000_000;
+
+/// One sample with what decides whether a later one replaces it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cell {
+    value: Option<f64>,
+    revision: u32,
+    is_final: bool,
+}
+
+/// Metric and host.
+type Key = (String, String);
+
+/// What has been collected for one verification.
+#[derive(Debug, Clone, Default)]
+pub struct Assembly {
+    /// Samples by start of their slot, milliseconds.
+    cells: BTreeMap<Key, BTreeMap<i64, Cell>>,
+    samples: usize,
+    units: BTreeMap<String, String>,
+    step_ms: i64,
+    /// Start and end of what has been read completely, disjoint and ascending.
+    covered: BTreeMap<i64, i64>,
+    /// Parts seen of a window's revision.
+    parts: BTreeMap<(i64, i64, u32), BTreeSet<u32>>,
+    /// The newest word of the source on each metric (empty: on all) that it could not deliver.
+    errors: BTreeMap<String, (Timestamp, SourceError)>,
+    last_heard: Option<Timestamp>,
+}
+
+impl Assembly {
+    /// Takes in a batch; again or out of order changes nothing.
+    pub fn absorb(&mut self, batch: &SeriesBatch) {
+        self.last_heard = self.last_heard.max(Some(batch.collected_at));
+        let whole = self.note_errors(batch);
+        if whole {
+            return;
+        }
+        let step = i64::try_from(batch.resolution.as_millis()).unwrap_or(MINUTE_MS).max(1000);
+        self.step_ms = self.step_ms.max(step);
+        for series in &batch.series {
+            self.units.entry(series.metric.clone()).or_insert_with(|| series.unit.clone());
+            let host = series.host.clone().unwrap_or_else(|| WHOLE_SERVICE.to_owned());
+            let cells = self.cells.entry((series.metric.clone(), host)).or_default();
+            for (i, value) in (0_i64..).zip(&series.samples) {
+                let start = batch.window.start().as_millis() + i * step;
+                let cell = Cell { value: *value, revision: batch.revision, is_final: batch.is_final };
+                let before = cells.get(&start);
+                if before.is_none() && self.samples >= MAX_SAMPLES {
+                    continue;
+                }
+                if before.is_none_or(|b| (b.revision, b.is_final) < (cell.revision, cell.is_final)) {
+                    self.samples += usize::from(cells.insert(start, cell).is_none());
+                }
+            }
+        }
+        let (start, end) = (batch.window.start().as_millis(), batch.window.end().as_millis());
+        let parts = self.parts.entry((start, end, batch.revision)).or_default();
+        parts.insert(batch.part);
+        if parts.len() == usize::try_from(batch.parts).unwrap_or(usize::MAX) {
+            self.cover(start, end);
+        }
+    }
+
+    /// Notes what the source could not deliver, and that it delivers again. Answers whether nothing was delivered.
+    fn note_errors(&mut self, batch: &SeriesBatch) -> bool {
+        for error in &batch.errors {
+            let metric = error.metric.clone().unwrap_or_default();
+            let newer = self.errors.get(&metric).is_none_or(|(t, _)| *t <= batch.collected_at);
+            if newer {
+                self.errors.insert(metric, (batch.collected_at, error.clone()));
+            }
+        }
+        let nothing = batch.errors.iter().any(|e| e.metric.is_none())
+            || (batch.series.is_empty() && !batch.errors.is_empty());
+        if !nothing {
+            let delivered = |metric: &str| !batch.errors.iter().any(|e| e.metric.as_deref() == Some(metric));
+            self.errors.retain(|metric, (t, _)| *t > batch.collected_at || !delivered(metric));
+        }
+        nothing
+    }
+
+    fn cover(&mut self, mut start: i64, mut end: i64) {
+        let touching: Vec<i64> =
+            self.covered.range(..=end).filter(|(_, e)| **e >= start).map(|(s, _)| *s).collect();
+        for s in touching {
+            if let Some(e) = self.covered.remove(&s) {
+                (start, end) = (start.min(s), end.max(e));
+            }
+        }
+        self.covered.insert(start, end);
+    }
+
+    fn covers(&self, start: i64, end: i64) -> bool {
+        self.covered.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
+    }
+
+    /// When the collector was last heard.
+    #[must_use]
+    pub const fn last_heard(&self) -> Option<Timestamp> {
+        self.last_heard
+    }
+
+    /// What the source could not deliver in its last word on it, by metric (empty: on all).
+    pub fn errors(&self) -> impl Iterator<Item = &SourceError> {
+        self.errors.values().map(|(_, e)| e)
+    }
+
+    /// Whether anything has been read at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.covered.is_empty()
+    }
+
+    /// Whether the reference windows have been read, up to the step of the samples.
+    #[must_use]
+    pub fn has_baseline(&self, baseline: &[Window]) -> bool {
+        let step = self.step_ms.max(MINUTE_MS);
+        baseline.iter().all(|w| {
+            let (start, end) = (w.start().as_millis(), w.end().as_millis());
+            let (start, end) = (ceil(start, step), floor(end, step));
+            start >= end || self.covers(start, end)
+        })
+    }
+
+    /// The first step that the judge sees: the verification's start, or the next full step of coarser data.
+    fn origin(&self, window: Window) -> i64 {
+        ceil(window.start().as_millis(), self.step_ms.max(MINUTE_MS))
+    }
+
+    /// Minutes of the window read without a hole from its start: how far judging may look.
+    #[must_use]
+    pub fn minutes_seen(&self, window: Window) -> i64 {
+        let origin = self.origin(window);
+        let read = self.covered.range(..=origin).next_back().map_or(origin, |(_, e)| (*e).max(origin));
+        (read.min(window.end().as_millis()) - origin).max(0).div_euclid(MINUTE_MS)
+    }
+
+    /// Minutes that the judge sees when everything has been read.
+    #[must_use]
+    pub fn minutes_total(&self, window: Window) -> i64 {
+        let step = self.step_ms.max(MINUTE_MS);
+        ((window.end().as_millis() - self.origin(window)).max(0) / step) * (step / MINUTE_MS)
+    }
+
+    /// Whether every sample of the first `minutes` of the window is final.
+    #[must_use]
+    pub fn is_final(&self, window: Window, minutes: i64) -> bool {
+        let from = window.start().as_millis();
+        let to = self.origin(window) + minutes * MINUTE_MS;
+        self.cells.values().all(|cells| cells.range(from..to).all(|(_, c)| c.is_final))
+    }
+
+    /// The case as far as it has been read; `None` before the first traffic.
+    #[must_use]
+    pub fn case(&self, record: &Record, template: &VerificationTemplate) -> Option<Case> {
+        let window = record.verification?;
+        let (step, origin) = (self.step_ms.max(MINUTE_MS), self.origin(window));
+        let minute = |ms: i64| (ms - origin).div_euclid(MINUTE_MS);
+        let strategy = match record.strategy {
+            // The new stack after the switch against the old one before it, or against a pinned run's windows.
+            Strategy::BlueGreen | Strategy::LoadTest => Strategy::Previous,
+            Strategy::Previous | Strategy::Canary | Strategy::Rolling | Strategy::Auto => record.strategy,
+        };
+        let total = self.minutes_total(window);
+        let mut case = Case::new(record.verification_id.clone(), strategy, step / MINUTE_MS, [0, total]);
+        for w in &record.baseline {
+            let (start, end) = (ceil(w.start().as_millis(), step), floor(w.end().as_millis(), step));
+            let end = if end + step >= origin && end < origin { origin } else { end };
+            if start < end {
+                case = case.with_baseline([minute(start), minute(end)]);
+            }
+        }
+        for spec in &template.metrics {
+            case = case.with_metric(spec.name.clone(), self.metric(spec));
+        }
+        for (name, (group, switch)) in self.hosts(record, origin) {
+            case = case.with_host(name, group, switch);
+        }
+        let spans = self.spans(&record.baseline, window, step, origin);
+        for ((metric, host), cells) in &self.cells {
+            if !case.metrics.contains_key(metric) {
+                continue;
+            }
+            for (start, end) in &spans {
+                let count = usize::try_from((end - start) / step).unwrap_or(0);
+                let values: Vec<Option<f64>> = (0..)
+                    .take(count)
+                    .map(|i: i64| cells.get(&(start + i * step)).and_then(|c| c.value))
+                    .collect();
+                if *end > origin || values.iter().any(Option::is_some) {
+                    case = case.with_series(metric, host, minute(*start), values);
+                }
+            }
+        }
+        Some(case)
+    }
+
+    fn metric(&self, spec: &MetricSpec) -> CaseMetric {
+        CaseMetric {
+            unit: self.units.get(&spec.name).filter(|u| !u.is_empty()).unwrap_or(&spec.unit).clone(),
+            bad: spec.direction,
+            exposure: spec.exposure.clone(),
+            role: match spec.role {
+                MetricRole::Judged => CaseRole::Judged,
+                MetricRole::Context => CaseRole::Context,
+            },
+        }
+    }
+
+    /// The hosts that the deployment names, and those that the series have besides.
+    fn hosts(&self, record: &Record, origin: i64) -> BTreeMap<String, (CaseGroup, Option<i64>)> {
+        let named = record.deployment.hosts.iter().map(|h| {
+            let switch =
+                h.switched_at.map(|t| (t.ceil_minute().as_millis() - origin).div_euclid(MINUTE_MS).max(0));
+            let host = match h.group {
+                HostGroup::Control => (CaseGroup::Control, None),
+                HostGroup::Test => (CaseGroup::Test, Some(switch.unwrap_or(0))),
+                HostGroup::Service => (CaseGroup::Service, Some(switch.unwrap_or(0))),
+            };
+            (h.name.clone(), host)
+        });
+        let mut hosts: BTreeMap<String, _> = named.collect();
+        for (_, host) in self.cells.keys() {
+            hosts.entry(host.clone()).or_insert((CaseGroup::Service, Some(0)));
+        }
+        hosts
+    }
+
+    /// What the case covers: the reference windows and what of the verification window has been read, joined where
+    /// they touch. The minute in which the traffic came lies in between, as a gap.
+    fn spans(&self, baseline: &[Window], window: Window, step: i64, origin: i64) -> Vec<(i64, i64)> {
+        let seen = origin + self.minutes_seen(window) * MINUTE_MS;
+        let mut spans: Vec<(i64, i64)> = baseline
+            .iter()
+            .map(|w| (ceil(w.start().as_millis(), step), floor(w.end().as_millis(), step)))
+            .map(|(s, e)| if e + step >= origin && e < origin { (s, origin) } else { (s, e) })
+            .filter(|(s, e)| s < e)
+            .collect();
+        spans.push((origin, floor(seen, step).max(origin)));
+        spans.sort_unstable();
+        let mut joined: Vec<(i64, i64)> = Vec::new();
+        for (start, end) in spans {
+            match joined.last_mut() {
+                Some(last) if start <= last.1 => last.1 = last.1.max(end),
+                Some(_) | None => joined.push((start, end)),
+            }
+        }
+        joined.retain(|(s, e)| s < e);
+        joined
+    }
+}
+
+const fn floor(ms: i64, step: i64) -> i64 {
+    ms.div_euclid(step) * step
+}
+
+const fn ceil(ms: i64, step: i64) -> i64 {
+    -(-ms).div_euclid(step) * step
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::record::tests::{at, running};
+    use proptest::prelude::*;
+    use proptest::strategy::Strategy as _;
+    use std::time::Duration;
+    use vouch_proto::template::golden_signals;
+    use vouch_proto::{Name, Series};
+
+    pub(crate) fn batch(from: i64, to: i64, value: f64) -> SeriesBatch {
+        let samples =
+            (from..to).map(|m| Some(value + f64::from(i32::try_from(m.rem_euclid(7)).unwrap()) / 100.0));
+        SeriesBatch {
+            environment: Name::new("prod").unwrap(),
+            service: Name::new("checkout").unwrap(),
+            source: "tenant".into(),
+            window: Window::around(at(0), from, to).unwrap(),
+            resolution: Duration::from_secs(60),
+            watermark: at(to),
+            is_final: true,
+            revision: 0,
+            part: 1,
+            parts: 1,
+            series: vec![Series {
+                metric: "response_time".into(),
+                host: None,
+                unit: "ms".into(),
+                samples: samples.collect(),
+                query: String::new(),
+            }],
+            errors: vec![],
+            collected_at: at(to + 2),
+            verification_id: None,
+        }
+    }
+
+    pub(crate) fn source_error(minute: i64, metric: Option<&str>, retryable: bool) -> SeriesBatch {
+        let error = SourceError {
+            metric: metric.map(Into::into),
+            name: if retryable { "unreachable" } else { "unauthorized" }.into(),
+            message: "Dynatrace does not answer".into(),
+            retryable,
+        };
+        SeriesBatch { series: vec![], errors: vec![error], ..batch(minute, minute + 1, 0.0) }
+    }
+
+    fn batches() -> Vec<SeriesBatch> {
+        let mut all: Vec<SeriesBatch> =
+            [(-10_140, -10_065), (-1500, -1425), (-180, 0)].map(|(a, b)| batch(a, b, 100.0)).to_vec();
+        all.extend((0..15).map(|m| batch(m, m + 1, 110.0)));
+        all
+    }
+
+    #[test]
+    fn the_case_has_the_windows_of_the_record() {
+        let mut assembly = Assembly::default();
+        batches().iter().for_each(|b| assembly.absorb(b));
+        let record = running();
+        let window = record.verification.unwrap();
+        assert!(assembly.has_baseline(&record.baseline));
+        assert_eq!((assembly.minutes_seen(window), assembly.minutes_total(window)), (15, 15));
+        let case = assembly.case(&record, &golden_signals()).unwrap();
+        assert_eq!(case.baseline, [[-10_140, -10_065], [-1500, -1425], [-180, 0]]);
+        let shapes: Vec<_> = case.series.iter().map(|s| (s.start, s.values.len())).collect();
+        assert_eq!(shapes, [(-10_140, 75), (-1500, 75), (-180, 195)]);
+        assert_eq!(case.hosts.keys().collect::<Vec<_>>(), [WHOLE_SERVICE]);
+    }
+
+    #[test]
+    fn a_hole_stops_the_judge_from_looking_further() {
+        let mut assembly = Assembly::default();
+        for minute in [0, 1, 3, 4] {
+            assembly.absorb(&batch(minute, minute + 1, 1.0));
+        }
+        let window = running().verification.unwrap();
+        assert_eq!(assembly.minutes_seen(window), 2);
+        assembly.absorb(&source_error(2, None, true));
+        assert_eq!(assembly.minutes_seen(window), 2, "an error delivers nothing");
+        assert_eq!(assembly.errors().count(), 1);
+        assembly.absorb(&SeriesBatch { collected_at: at(9), ..batch(2, 3, 1.0) });
+        assert_eq!(assembly.minutes_seen(window), 5);
+        assert_eq!(assembly.errors().count(), 0, "it delivers again");
+    }
+
+    #[test]
+    fn a_window_in_parts_is_read_when_all_parts_are_there() {
+        let mut assembly = Assembly::default();
+        let part = |part| SeriesBatch { part, parts: 2, ..batch(0, 3, 1.0) };
+        let window = running().verification.unwrap();
+        assembly.absorb(&part(2));
+        assembly.absorb(&part(2));
+        assert_eq!(assembly.minutes_seen(window), 0);
+        assembly.absorb(&part(1));
+        assert_eq!(assembly.minutes_seen(window), 3);
+    }
+
+    #[test]
+    fn a_metric_that_the_source_refuses_does_not_stop_the_others() {
+        let mut assembly = Assembly::default();
+        let mut mixed = batch(0, 1, 1.0);
+        mixed.errors = source_error(0, Some("cpu"), false).errors;
+        assembly.absorb(&mixed);
+        assert_eq!(assembly.minutes_seen(running().verification.unwrap()), 1);
+        assert_eq!(assembly.errors().next().unwrap().metric.as_deref(), Some("cpu"));
+    }
+
+    #[test]
+    fn coarse_data_is_judged_on_its_own_grid() {
+        let mut assembly = Assembly::default();
+        let coarse = |from: i64, to: i64| {
+            let mut b = batch(from, to, 1.0);
+            b.resolution = Duration::from_secs(300);
+            b.series[0].samples.truncate(usize::try_from((to - from) / 5).unwrap());
+            b
+        };
+        assembly.absorb(&coarse(-180, 0));
+        assembly.absorb(&coarse(0, 5));
+        let record = running();
+        let case = assembly.case(&record, &golden_signals()).unwrap();
+        assert_eq!((case.interval_min, case.verification), (5, [0, 15]));
+        let recent = case.series.last().unwrap();
+        assert_eq!((recent.start, recent.values.len()), (-180, 37));
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_change_nothing(order in Just((0..18usize).collect::<Vec<_>>()).prop_shuffle(),
+                                               again in prop::collection::vec(0..18usize, 0..9)) {
+            let all = batches();
+            let mut straight = Assembly::default();
+            all.iter().for_each(|b| straight.absorb(b));
+            let mut mixed = Assembly::default();
+            order.iter().chain(&again).for_each(|i| mixed.absorb(&all[*i]));
+            let (record, template) = (running(), golden_signals());
+            prop_assert_eq!(straight.case(&record, &template), mixed.case(&record, &template));
+        }
+
+        #[test]
+        fn the_latest_revision_wins_in_any_order(order in Just(vec![0u32, 1, 2]).prop_shuffle()) {
+            let mut assembly = Assembly::default();
+            for revision in order {
+                assembly.absorb(&SeriesBatch { revision, ..batch(0, 1, f64::from(revision)) });
+            }
+            let case = assembly.case(&running(), &golden_signals()).unwrap();
+            prop_assert_eq!(case.series[0].values.last(), Some(&Some(2.0)));
+        }
+    }
+}
