@@ -5,6 +5,7 @@ pub mod clock;
 pub mod health;
 pub mod lease;
 pub mod nats;
+pub mod nats_server;
 pub mod publish;
 pub mod run;
 pub mod settings;
