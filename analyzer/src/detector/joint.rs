@@ -1,0 +1,162 @@
+//! Mean and high percentile of the same latency, taken together: two views of the same requests.
+
+use super::level::LevelDetector;
+use super::unit::{LIKELY, LevelUnit, SURE};
+use super::{ALL_HOSTS, Change, Detector, Finding, host_share};
+use crate::emission::Emission;
+use crate::pair::{Pair, PairModel, PairSettings};
+
+/// Power on each likelihood: mean and percentile are correlated, so that two of them are worth 1.2.
+const SHARE: f64 = 0.6;
+
+/// Watches a mean and a percentile, each alone and both together.
+#[derive(Debug)]
+pub struct JointDetector {
+    mean: LevelDetector,
+    tail: LevelDetector,
+    model: PairModel,
+    joint: Vec<Joint>,
+}
+
+/// Both metrics on one host, or on all.
+#[derive(Debug)]
+struct Joint {
+    /// Whether it stands for all hosts.
+    is_group: bool,
+    /// Its units in each detector.
+    mean: usize,
+    tail: usize,
+    emissions: [Emission; 2],
+    pair: Pair,
+    since: Option<usize>,
+}
+
+impl JointDetector {
+    /// Joins two detectors of the same direction.
+    #[must_use]
+    pub fn new(mean: LevelDetector, tail: LevelDetector, step_min: f64) -> Self {
+        let model = PairModel::new(PairSettings::LEVELS, step_min);
+        let mut joint = Vec::new();
+        for i in 0..mean.units() {
+            let (name, unit) = mean.unit(i);
+            let Some(j) = (0..tail.units()).find(|j| tail.unit(*j).0 == name) else { continue };
+            joint.push(Joint {
+                is_group: name == ALL_HOSTS,
+                mean: i,
+                tail: j,
+                emissions: [unit.emission().tempered(SHARE), tail.unit(j).1.emission().tempered(SHARE)],
+                pair: model.start(),
+                since: None,
+            });
+        }
+        Self { mean, tail, model, joint }
+    }
+}
+
+impl Joint {
+    fn units<'a>(&self, mean: &'a LevelDetector, tail: &'a LevelDetector) -> [&'a LevelUnit; 2] {
+        [mean.unit(self.mean).1, tail.unit(self.tail).1]
+    }
+}
+
+/// Where a unit belongs.
+enum Part<'a> {
+    Mean(usize),
+    Tail(usize),
+    Joint(&'a Joint),
+}
+
+impl JointDetector {
+    fn part(&self, unit: usize) -> Part<'_> {
+        let (mean, tail) = (self.mean.units(), self.tail.units());
+        if unit < mean {
+            Part::Mean(unit)
+        } else if unit < mean + tail {
+            Part::Tail(unit - mean)
+        } else {
+            Part::Joint(&self.joint[unit - mean - tail])
+        }
+    }
+
+    fn placebo(&self, joint: &Joint) -> f64 {
+        SHARE * joint.units(&self.mean, &self.tail).iter().map(|unit| unit.placebo()).sum::<f64>()
+    }
+
+    fn joint_finding(&self, joint: &Joint) -> Finding {
+        let [mean, tail] = joint.units(&self.mean, &self.tail);
+        let (first, second) = (mean.effect(), tail.effect());
+        // Only the metrics that changed enough are blamed; the mean if none did.
+        let names = match (first.matters, second.matters) {
+            (true, true) => vec![self.mean.metric(), self.tail.metric()],
+            (false, true) => vec![self.tail.metric()],
+            (_, false) => vec![self.mean.metric()],
+        };
+        Finding {
+            metrics: names.into_iter().map(str::to_owned).collect(),
+            ln_evidence: joint.pair.ln_evidence() - self.placebo(joint),
+            placebo: self.placebo(joint),
+            may_fail: (first.matters || second.matters) && joint.pair.p_degraded() >= SURE,
+            effect: Change::LnRatio(if first.matters || !second.matters { first.size } else { second.size }),
+            since: joint.since,
+            transient: false,
+            ..self.mean.finding(joint.mean)
+        }
+    }
+}
+
+impl Detector for JointDetector {
+    fn step(&mut self, t: usize) {
+        self.mean.step(t);
+        self.tail.step(t);
+        for joint in &mut self.joint {
+            let [a, b] = joint.units(&self.mean, &self.tail);
+            let Some(age_min) = a.newest_age().or(b.newest_age()) else { continue };
+            let both = a.newest_likelihood(&joint.emissions[0]).zip(b.newest_likelihood(&joint.emissions[1]));
+            let product = both.map(|(mut a, b)| {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a *= b);
+                a
+            });
+            self.model.step(&mut joint.pair, product.as_ref(), age_min);
+            if joint.pair.p_degraded() < LIKELY {
+                joint.since = None;
+            } else if joint.since.is_none() {
+                joint.since = Some(t);
+            }
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.mean.units() + self.tail.units() + self.joint.len()
+    }
+
+    fn ln_evidence(&self, unit: usize) -> f64 {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.ln_evidence(unit),
+            Part::Tail(unit) => self.tail.ln_evidence(unit),
+            Part::Joint(joint) => joint.pair.ln_evidence() - self.placebo(joint),
+        }
+    }
+
+    fn questions(&self) -> f64 {
+        3.0
+    }
+
+    fn share(&self, unit: usize) -> f64 {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.share(unit),
+            Part::Tail(unit) => self.tail.share(unit),
+            Part::Joint(joint) => {
+                let has_group = self.joint.iter().any(|joint| joint.is_group);
+                host_share(joint.is_group, has_group, self.joint.len() - usize::from(has_group))
+            }
+        }
+    }
+
+    fn finding(&self, unit: usize) -> Finding {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.finding(unit),
+            Part::Tail(unit) => self.tail.finding(unit),
+            Part::Joint(joint) => self.joint_finding(joint),
+        }
+    }
+}

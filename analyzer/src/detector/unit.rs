@@ -1,0 +1,165 @@
+//! One series of residuals under the pair of models: the part that all level detectors share.
+
+use super::{Change, Finding};
+use crate::emission::{self, Emission, StandardEmission};
+use crate::gate::{Effect, Gate, Recent};
+use crate::noise::{Noise, Whitener};
+use crate::pair::{Likelihood, Pair, PairModel};
+use crate::robust;
+use vouch_proto::Direction;
+
+/// Probability of being degraded now from which a unit may fail.
+pub(super) const SURE: f64 = 0.8;
+/// Probability of being degraded now from which a run of degraded minutes counts as begun.
+pub(super) const LIKELY: f64 = 0.5;
+/// A single sample this many sigmas out is a disturbance worth telling.
+const DISTURBANCE: f64 = 5.0;
+
+/// One step of one series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Observation {
+    /// Residual in the bad direction; `NaN` for a gap.
+    pub(super) residual: f64,
+    /// Noise of this sample.
+    pub(super) sigma: f64,
+    /// The part of the residual that is no evidence.
+    pub(super) dead_zone: f64,
+    /// Minutes since the host runs the new version.
+    pub(super) age_min: f64,
+}
+
+/// What is known before the first step.
+#[derive(Debug, Clone)]
+pub(super) struct Reference {
+    pub(super) noise: Noise,
+    /// Whitened residuals of the baseline, in the bad direction.
+    pub(super) letters: Vec<f64>,
+    /// Smallest change that may fail.
+    pub(super) least_effect: f64,
+    /// What a placebo reached.
+    pub(super) placebo: f64,
+    pub(super) warms_up: bool,
+}
+
+/// A unit that is being judged.
+#[derive(Debug, Clone)]
+pub(super) struct LevelUnit {
+    model: PairModel,
+    emission: Emission,
+    whitener: Whitener,
+    pair: Pair,
+    recent: Recent,
+    gate: Gate,
+    /// Upper 98 % of the baseline in sigmas.
+    usual_high: f64,
+    placebo: f64,
+    since: Option<usize>,
+    usable: usize,
+    disturbed: bool,
+    newest: Option<(usize, f64)>,
+}
+
+impl LevelUnit {
+    pub(super) fn new(standard: &StandardEmission, model: PairModel, reference: &Reference) -> Self {
+        let mut letters = reference.letters.clone();
+        letters.sort_unstable_by(f64::total_cmp);
+        let learnt = letters.len() > 20;
+        let usual_high = robust::quantile_sorted(&letters, 0.98).filter(|_| learnt).unwrap_or(3.0);
+        Self {
+            model,
+            emission: standard.adapt(&reference.letters),
+            whitener: reference.noise.whitener(),
+            pair: model.start(),
+            recent: Recent::default(),
+            gate: Gate {
+                least: reference.least_effect,
+                sigma: reference.noise.sigma,
+                usual_high: usual_high * reference.noise.sigma,
+                warms_up: reference.warms_up,
+            },
+            usual_high,
+            placebo: reference.placebo,
+            since: None,
+            usable: 0,
+            disturbed: false,
+            newest: None,
+        }
+    }
+
+    pub(super) fn step(&mut self, t: usize, seen: &Observation) {
+        let z = (seen.residual - seen.dead_zone) / seen.sigma;
+        let innovation = self.whitener.innovation(z);
+        self.recent.push(seen.residual, seen.age_min);
+        let mut row = None;
+        self.newest = None;
+        if innovation.is_finite() {
+            let letter = emission::letter(innovation);
+            row = Some(self.emission.likelihood(letter, seen.age_min));
+            self.newest = Some((letter, seen.age_min));
+            self.usable += 1;
+            // A slow average of the noise, as requests come and go.
+            self.gate.sigma += (seen.sigma - self.gate.sigma) / (self.usable.min(15) as f64 + 1.0);
+            self.gate.usual_high = self.usual_high * self.gate.sigma;
+            self.disturbed |= z >= DISTURBANCE && seen.residual >= self.gate.least;
+        }
+        self.model.step(&mut self.pair, row.as_ref(), seen.age_min);
+        self.mark(t);
+    }
+
+    fn mark(&mut self, t: usize) {
+        if self.pair.p_degraded() < LIKELY {
+            self.since = None;
+        } else if self.since.is_none() {
+            self.since = Some(t);
+        }
+    }
+
+    /// Likelihood of the newest sample under another emission, for a joint unit.
+    pub(super) fn newest_likelihood(&self, emission: &Emission) -> Option<Likelihood> {
+        self.newest.map(|(letter, age_min)| emission.likelihood(letter, age_min))
+    }
+
+    /// Age of the host at the newest step; `None` before the first.
+    pub(super) fn newest_age(&self) -> Option<f64> {
+        self.recent.newest_age()
+    }
+
+    pub(super) fn emission(&self) -> &Emission {
+        &self.emission
+    }
+
+    pub(super) fn placebo(&self) -> f64 {
+        self.placebo
+    }
+
+    pub(super) fn effect(&self) -> Effect {
+        self.recent.effect(&self.gate, self.pair.p_spread())
+    }
+
+    pub(super) fn ln_evidence(&self) -> f64 {
+        self.pair.ln_evidence() - self.placebo
+    }
+
+    pub(super) fn finding(
+        &self,
+        metric: &str,
+        host: &str,
+        direction: Direction,
+        against: &'static str,
+    ) -> Finding {
+        let effect = self.effect();
+        Finding {
+            metrics: vec![metric.to_owned()],
+            host: host.to_owned(),
+            direction,
+            against,
+            ln_evidence: self.ln_evidence(),
+            placebo: self.placebo,
+            may_fail: effect.matters && self.pair.p_degraded() >= SURE,
+            effect: Change::LnRatio(effect.size),
+            since: self.since,
+            usable: self.usable,
+            transient: self.disturbed && self.pair.p_degraded() < LIKELY,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Each host with its own past: the median of the reference window, moved by the load.
+
+use super::{Residuals, Source};
+use crate::elasticity::{self, Elasticity};
+use crate::profile::{Family, LogScale};
+use crate::robust;
+
+/// Loads this many standard deviations around the usual count as seen.
+const KNOWN_SDS: f64 = 2.0;
+/// The load is never taken to be steadier than this (ln).
+const LEAST_LOAD_SD: f64 = 0.02;
+/// Utilisation of an idle host says nothing: ln of the fewest requests a minute, plus one.
+const IDLE_LN_LOAD: f64 = std::f64::consts::LN_2;
+/// A doubt that no effect exceeds.
+const ANYTHING: f64 = 9.0;
+
+/// How one host's metric follows its load.
+pub(super) struct LoadModel {
+    elasticity: Elasticity,
+    ln_load: Vec<f64>,
+    usual: f64,
+    known: f64,
+    proportional_to_requests: bool,
+}
+
+impl LoadModel {
+    /// Learns from everything before step `split` of the joined reference and verification window, and from the
+    /// earlier windows.
+    pub(super) fn new(source: &Source<'_>, host: usize, scale: &LogScale, split: usize) -> Option<Self> {
+        let (track, load) = (source.track(host)?, source.load_track(host)?);
+        let joined = [load.recent.as_slice(), load.live.as_slice()].concat();
+        let ln_load = elasticity::ln_load(&joined, &load.recent);
+        let metric = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
+        let split = split.min(metric.len()).min(ln_load.len());
+        let mut stretches: Vec<(Vec<f64>, Vec<f64>)> = Vec::with_capacity(1 + track.earlier.len());
+        for (metric, load) in track.earlier.iter().zip(&load.earlier) {
+            stretches.push((scale.apply_all(metric), elasticity::ln_load(load, load)));
+        }
+        stretches.push((metric[..split].to_vec(), ln_load[..split].to_vec()));
+        let slices = stretches.iter().map(|(metric, load)| (&metric[..], &load[..]));
+        let elasticity = elasticity::fit(slices, source.profile.elasticity);
+        let usual = robust::median(&ln_load[..split])?;
+        let spread = robust::winsorised_sd(&ln_load[..split], usual, f64::INFINITY);
+        Some(Self {
+            elasticity,
+            ln_load,
+            usual,
+            known: KNOWN_SDS * spread.max(LEAST_LOAD_SD),
+            proportional_to_requests: source.profile.family == Family::Utilisation,
+        })
+    }
+
+    /// Change of the expectation at a step of the joined windows; none where the load is unknown.
+    pub(super) fn shift(&self, at: usize) -> f64 {
+        self.elasticity.slope * self.change(at)
+    }
+
+    /// Doubt about the expectation at a step of the joined windows.
+    pub(super) fn doubt(&self, at: usize) -> f64 {
+        if self.proportional_to_requests && self.ln_load.get(at).is_some_and(|load| *load < IDLE_LN_LOAD) {
+            return ANYTHING;
+        }
+        self.elasticity.systematic_error(self.change(at), self.known)
+    }
+
+    fn change(&self, at: usize) -> f64 {
+        self.ln_load.get(at).filter(|load| load.is_finite()).map_or(0.0, |load| load - self.usual)
+    }
+}
+
+/// See [`super::residuals`].
+pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
+    let track = source.track(host)?;
+    let scale = source.scale(track)?;
+    let switch = source.frame.new_hosts[host].switch.min(track.live.len());
+    let split = track.recent.len() + switch;
+    let values = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
+    let load = LoadModel::new(source, host, &scale, split);
+    let shift = |at: usize| load.as_ref().map_or(0.0, |load| load.shift(at));
+    let adjusted: Vec<f64> = values.iter().enumerate().map(|(at, value)| value - shift(at)).collect();
+    let level = robust::median(&adjusted[..split])?;
+    let residuals: Vec<f64> = adjusted.iter().map(|value| value - level).collect();
+    let mut live = residuals[track.recent.len()..].to_vec();
+    live[..switch].fill(f64::NAN);
+    let steps = track.recent.len()..track.recent.len() + live.len();
+    Some(Residuals {
+        baseline: residuals[..split].to_vec(),
+        control: Vec::new(),
+        systematic: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.doubt(at))).collect(),
+        inflation: vec![1.0; live.len()],
+        expected: steps.map(|at| level + shift(at)).collect(),
+        live,
+    })
+}

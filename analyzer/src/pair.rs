@@ -1,0 +1,217 @@
+//! The pair of hidden Markov models behind the evidence: H0 "nothing but noise, outliers, warm-up or improvement"
+//! against H1 "it degrades at some time". Their likelihood ratio is a non-negative martingale of mean 1 under H0,
+//! so that it may be looked at every minute (Ville 1939). Transitions are sparse and written out; the general
+//! model, against which this one is tested, is in `hmm`.
+
+use crate::maths::ln;
+
+/// States of H0: normal, outlier, warm-up, improved. H1 has them too.
+pub const HEALTHY_STATES: usize = 4;
+/// Most states of H1.
+pub const MAX_STATES: usize = 12;
+/// Index of the normal state.
+pub const NORMAL: usize = 0;
+/// Index of the outlier state.
+pub const OUTLIER: usize = 1;
+/// Index of the warm-up state.
+pub const WARM_UP: usize = 2;
+/// Index of the improved state.
+pub const IMPROVED: usize = 3;
+
+/// Likelihood of one sample in each state, up to a common factor.
+pub type Likelihood = [f64; MAX_STATES];
+
+/// Probabilities per minute unless said otherwise; the values are those measured in docs/analysis.md.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PairSettings {
+    /// Relative probability of each degraded state.
+    pub degraded: [f64; MAX_STATES - HEALTHY_STATES],
+    /// How many of them are in use.
+    pub n_degraded: usize,
+    /// How many of them, from the first, are levels that a ramp climbs one by one.
+    pub n_levels: usize,
+    /// Probability to start in warm-up.
+    pub start_warm_up: f64,
+    /// Probability that warm-up goes on for another minute.
+    pub stay_warm_up: f64,
+    /// Minutes after which warm-up has ended.
+    pub longest_warm_up_min: f64,
+    /// Probability that the new version starts degraded, under H1.
+    pub start_degraded: f64,
+}
+
+const START_IMPROVED: f64 = 0.12;
+const TO_OUTLIER: f64 = 0.008;
+const FROM_OUTLIER: f64 = 0.7;
+const TO_IMPROVED: f64 = 0.005;
+const FROM_IMPROVED: f64 = 0.02;
+const HAZARD: f64 = 0.02;
+const RECOVERY: f64 = 0.02;
+const CLIMB: f64 = 0.05;
+
+impl PairSettings {
+    /// For metrics on a continuous scale: six levels of shift, more variance, spikes.
+    pub const LEVELS: Self = Self {
+        degraded: [0.17, 0.2, 0.18, 0.12, 0.08, 0.05, 0.1, 0.1],
+        n_degraded: 8,
+        n_levels: 6,
+        start_warm_up: 0.4,
+        stay_warm_up: 0.6,
+        longest_warm_up_min: 8.0,
+        start_degraded: 0.35,
+    };
+    /// For error counts: five levels of the error ratio.
+    pub const COUNTS: Self = Self {
+        degraded: [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0],
+        n_degraded: 5,
+        n_levels: 1,
+        start_warm_up: 0.25,
+        stay_warm_up: 0.25,
+        longest_warm_up_min: 8.0,
+        start_degraded: 0.35,
+    };
+    /// For throughput, which hardly warms up.
+    pub const THROUGHPUT: Self = Self { start_warm_up: 0.15, stay_warm_up: 0.3, ..Self::LEVELS };
+
+    /// The same for a service that does not restart, so has no warm-up.
+    #[must_use]
+    pub const fn without_warm_up(self) -> Self {
+        Self { start_warm_up: 0.0, stay_warm_up: 0.0, ..self }
+    }
+}
+
+/// The two models, for a given step of time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PairModel {
+    settings: PairSettings,
+    weights: [f64; MAX_STATES - HEALTHY_STATES],
+    hazard: f64,
+    stay_warm_up: f64,
+}
+
+/// Where the two forward passes stand: what was seen so far, in 17 numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    h0: [f64; HEALTHY_STATES],
+    h1: Likelihood,
+    ln_evidence: f64,
+    started: bool,
+}
+
+impl PairModel {
+    /// The models for samples `step_min` minutes apart.
+    #[must_use]
+    pub fn new(settings: PairSettings, step_min: f64) -> Self {
+        let total: f64 = settings.degraded[..settings.n_degraded].iter().sum();
+        let mut weights = settings.degraded;
+        for (i, weight) in weights.iter_mut().enumerate() {
+            *weight = if i < settings.n_degraded { *weight / total } else { 0.0 };
+        }
+        let hazard = 1.0 - libm::pow(1.0 - HAZARD, step_min);
+        Self { settings, weights, hazard, stay_warm_up: libm::pow(settings.stay_warm_up, step_min) }
+    }
+
+    /// Before the first sample.
+    #[must_use]
+    pub fn start(&self) -> Pair {
+        let warm = self.settings.start_warm_up;
+        let h0 = [(1.0 - warm) * (1.0 - START_IMPROVED), 0.0, warm, (1.0 - warm) * START_IMPROVED];
+        let mut h1 = [0.0; MAX_STATES];
+        let healthy = 1.0 - self.settings.start_degraded / (1.0 - warm);
+        h1[NORMAL] = h0[NORMAL] * healthy;
+        h1[WARM_UP] = warm;
+        h1[IMPROVED] = h0[IMPROVED] * healthy;
+        for (state, weight) in h1[HEALTHY_STATES..].iter_mut().zip(self.weights) {
+            *state = self.settings.start_degraded * weight;
+        }
+        Pair { h0, h1, ln_evidence: 0.0, started: false }
+    }
+
+    /// Lets one step of time pass and takes in its sample, `None` for a gap. `age_min` is the time
+    /// since the host runs the new version.
+    pub fn step(&self, pair: &mut Pair, likelihood: Option<&Likelihood>, age_min: f64) {
+        if pair.started {
+            let stay = if age_min < self.settings.longest_warm_up_min { self.stay_warm_up } else { 0.0 };
+            pair.h0 = healthy_step(&pair.h0, stay);
+            pair.h1 = self.degrading_step(&pair.h1, stay);
+        }
+        pair.started = true;
+        let Some(likelihood) = likelihood else { return };
+        let mut sums = (0.0, 0.0);
+        for (state, mass) in pair.h0.iter_mut().zip(likelihood) {
+            *state *= mass;
+            sums.0 += *state;
+        }
+        for (state, mass) in pair.h1.iter_mut().zip(likelihood) {
+            *state *= mass;
+            sums.1 += *state;
+        }
+        let (scale0, scale1) = (1.0 / sums.0, 1.0 / sums.1);
+        pair.h0.iter_mut().for_each(|state| *state *= scale0);
+        pair.h1.iter_mut().for_each(|state| *state *= scale1);
+        pair.ln_evidence += ln(sums.1 * scale0);
+    }
+
+    fn degrading_step(&self, a: &Likelihood, stay: f64) -> Likelihood {
+        let mut healthy = [a[NORMAL], a[OUTLIER], a[WARM_UP], a[IMPROVED]];
+        let leaves_warm_up = (1.0 - stay) * a[WARM_UP];
+        let degrades = self.hazard * (a[NORMAL] + a[IMPROVED]) + 0.5 * leaves_warm_up;
+        healthy[NORMAL] *= 1.0 - self.hazard;
+        healthy[IMPROVED] *= 1.0 - self.hazard;
+        healthy = healthy_step(&healthy, stay);
+        healthy[NORMAL] -= 0.5 * leaves_warm_up * (1.0 - START_IMPROVED);
+        healthy[IMPROVED] -= 0.5 * leaves_warm_up * START_IMPROVED;
+        let recovers: f64 = a[HEALTHY_STATES..].iter().sum::<f64>() * RECOVERY;
+        let mut next = [0.0; MAX_STATES];
+        next[..HEALTHY_STATES].copy_from_slice(&healthy);
+        next[NORMAL] += recovers;
+        for i in 0..MAX_STATES - HEALTHY_STATES {
+            let climbs = if i + 1 < self.settings.n_levels { CLIMB } else { 0.0 };
+            let arrives =
+                if i > 0 && i < self.settings.n_levels { CLIMB * a[HEALTHY_STATES + i - 1] } else { 0.0 };
+            next[HEALTHY_STATES + i] =
+                a[HEALTHY_STATES + i] * (1.0 - RECOVERY - climbs) + arrives + degrades * self.weights[i];
+        }
+        next
+    }
+}
+
+fn healthy_step(a: &[f64; HEALTHY_STATES], stay: f64) -> [f64; HEALTHY_STATES] {
+    let leaves_warm_up = (1.0 - stay) * a[WARM_UP];
+    [
+        a[NORMAL] * (1.0 - TO_OUTLIER - TO_IMPROVED)
+            + a[OUTLIER] * FROM_OUTLIER
+            + a[IMPROVED] * FROM_IMPROVED
+            + leaves_warm_up * (1.0 - START_IMPROVED),
+        a[NORMAL] * TO_OUTLIER + a[OUTLIER] * (1.0 - FROM_OUTLIER),
+        stay * a[WARM_UP],
+        a[NORMAL] * TO_IMPROVED + a[IMPROVED] * (1.0 - FROM_IMPROVED) + leaves_warm_up * START_IMPROVED,
+    ]
+}
+
+impl Pair {
+    /// ln P(samples | H1) - ln P(samples | H0).
+    #[must_use]
+    pub fn ln_evidence(&self) -> f64 {
+        self.ln_evidence
+    }
+
+    /// P(degraded now | samples, H1).
+    #[must_use]
+    pub fn p_degraded(&self) -> f64 {
+        self.h1[HEALTHY_STATES..].iter().sum()
+    }
+
+    /// P(in one of the last two states now | samples, H1): more variance or spikes, for [`PairSettings::LEVELS`].
+    #[must_use]
+    pub fn p_spread(&self) -> f64 {
+        self.h1[MAX_STATES - 2] + self.h1[MAX_STATES - 1]
+    }
+
+    /// The state that is most likely now under H1.
+    #[must_use]
+    pub fn likeliest_state(&self) -> usize {
+        let later_wins = |best: usize, i: usize| if self.h1[i] > self.h1[best] { i } else { best };
+        (0..MAX_STATES).fold(NORMAL, later_wins)
+    }
+}

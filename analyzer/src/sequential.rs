@@ -1,0 +1,69 @@
+//! Evidence that may be looked at every minute: e-values, their average over all units, and the thresholds.
+//!
+//! exp(ln evidence) is a likelihood ratio, a non-negative martingale of mean 1 when nothing degrades, so the chance
+//! that it ever exceeds 1/alpha is at most alpha (Ville 1939; Howard, Ramdas, McAuliffe, Sekhon 2021). A weighted
+//! average of such e-values is one again, whatever their dependence (Vovk & Wang 2021), so a unit of weight w
+//! fails at ln evidence + ln w >= ln(1/alpha). H0 is estimated from a finite baseline, so the bound holds only
+//! approximately: what is reached is measured, see docs/analysis.md.
+
+use crate::maths::ln;
+
+/// How much evidence is asked for, in nats, after averaging over all units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// To fail before the end of the window.
+    pub fail: f64,
+    /// To fail at its end: no more looks follow. Calibrated on labelled cases, not a theorem.
+    pub fail_at_end: f64,
+    /// To act on the failure without a person; what fails at the end only does not reach it.
+    pub rollback: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { fail: 4.6, fail_at_end: 2.2, rollback: 5.7 }
+    }
+}
+
+impl Thresholds {
+    /// What has to be reached now.
+    #[must_use]
+    pub fn now(&self, is_end: bool) -> f64 {
+        if is_end { self.fail_at_end } else { self.fail }
+    }
+
+    /// Weighted evidence as a share of what has to be reached now, 1 and above to fail.
+    #[must_use]
+    pub fn risk(&self, ln_evidence: f64, ln_weight: f64, is_end: bool) -> f64 {
+        let reached = ln_evidence + ln_weight;
+        if reached > 0.0 { reached / self.now(is_end) } else { reached / self.fail }
+    }
+}
+
+/// ln of the weights of all units: each question - a metric, in one direction - gets the same weight,
+/// divided among its units by their shares.
+#[must_use]
+pub fn ln_weights(shares: &[f64], questions: f64) -> Vec<f64> {
+    shares.iter().map(|share| ln(share / questions.max(1.0))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_all_units_sum_to_one() {
+        let weights = ln_weights(&[0.5, 0.25, 0.25, 1.0], 2.0);
+        let sum: f64 = weights.iter().map(|w| libm::exp(*w)).sum();
+        assert!((sum - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_is_reached_at_the_threshold_and_earlier_at_the_end() {
+        let thresholds = Thresholds::default();
+        assert_eq!(thresholds.risk(6.6, -2.0, false), 1.0);
+        assert_eq!(thresholds.risk(4.2, -2.0, true), 1.0);
+        assert!(thresholds.risk(4.2, -2.0, false) < 0.5);
+        assert!(thresholds.risk(1.0, -2.0, true) < 0.0);
+    }
+}
