@@ -1,1 +1,52 @@
-//! vouch-notifier
+//! The notifier: from a verdict, by the policy, over the ledger, to an action and its record.
+
+pub mod action;
+mod audit;
+pub mod config;
+#[cfg(test)]
+mod fixtures;
+mod intake;
+pub mod ledger;
+mod metrics;
+pub mod policy;
+pub mod retry;
+mod runner;
+mod world;
+
+pub use config::NotifierSettings;
+
+use crate::intake::{Failures, Intake};
+use crate::metrics::Metrics;
+use crate::runner::{Runner, Surroundings};
+use crate::world::NatsWorld;
+use std::sync::Arc;
+use vouch_service::run::Context;
+
+/// Starts the notifier's tasks in the context and returns.
+///
+/// # Errors
+/// Where the buckets cannot be opened or an action cannot be set up.
+pub async fn build(settings: NotifierSettings, context: Context) -> anyhow::Result<()> {
+    // A second notifier in the process finds the provider installed; so does one beside another TLS user.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let metrics = Metrics::register(&context.health);
+    let around = Surroundings {
+        world: Arc::new(NatsWorld::open(context.nats.clone()).await?),
+        clock: context.clock,
+        metrics: metrics.clone(),
+        stop: context.tasks.stop().clone(),
+        instance: context.nats.client.new_inbox().trim_start_matches("_INBOX.").to_owned(),
+    };
+    let runner = Arc::new(Runner::new(&settings, around)?);
+    let tasks = context.tasks.clone();
+    let intake = Intake {
+        nats: context.nats,
+        health: context.health,
+        tasks: context.tasks,
+        metrics,
+        runner,
+        failures: Failures::default(),
+    };
+    tasks.spawn_vital("verdicts", intake.run(settings.max_in_flight));
+    Ok(())
+}

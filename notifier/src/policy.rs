@@ -1,0 +1,268 @@
+//! What to do about a verdict, pure: every decision, also "do nothing", names the rule that made it.
+
+use crate::config::{Mode, PolicySettings};
+use std::fmt;
+use vouch_proto::{Outcome, Purpose, Timestamp, Verdict};
+
+/// What the policy knows besides the verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The instant of the decision.
+    pub now: Timestamp,
+    /// The newest deployment of the service in this environment; `None` where none is recorded.
+    pub newest_deployment_id: Option<String>,
+}
+
+/// The rules, each with its name in the audit stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A Fail of rollback grade, in an environment whose mode is `act`.
+    FailRollsBack,
+    /// As above, where the mode is `dry-run`: only said.
+    DryRun,
+    /// As above, where the mode is `off`.
+    RollbackOff,
+    /// The verdict is older than `max_verdict_age`, or dated in the future by more than that.
+    VerdictExpired,
+    /// A newer deployment of the service has begun.
+    Superseded,
+    /// No deployment of the service is recorded: whether it is the newest cannot be known.
+    NewestUnknown,
+    /// The deployment's rollback has ended already, by another verdict.
+    OneRollbackPerDeployment,
+    /// A Fail of rollback grade is told, whatever becomes of the rollback.
+    FailAlerts,
+    /// A Fail whose evidence is too weak to act alone.
+    FailBelowRollbackGradeAlerts,
+    /// It was measured, and cannot be told.
+    InconclusiveAlerts,
+    /// It could not be measured.
+    ErrorAlerts,
+    /// A later revision of a verdict that is not a Pass.
+    RevisionAlertsOnly,
+    /// The verdict is older than `alert.max_age`.
+    AlertExpired,
+    /// Nothing is wrong.
+    PassDoesNothing,
+    /// A rollback ended in `failed`.
+    RollbackFailedAlerts,
+    /// A rollback ended in `unknown`.
+    RollbackUnknownAlerts,
+}
+
+impl Rule {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailRollsBack => "fail-rolls-back",
+            Self::DryRun => "dry-run",
+            Self::RollbackOff => "rollback-off",
+            Self::VerdictExpired => "verdict-expired",
+            Self::Superseded => "superseded",
+            Self::NewestUnknown => "newest-deployment-unknown",
+            Self::OneRollbackPerDeployment => "one-rollback-per-deployment",
+            Self::FailAlerts => "fail-alerts",
+            Self::FailBelowRollbackGradeAlerts => "fail-below-rollback-grade-alerts",
+            Self::InconclusiveAlerts => "inconclusive-alerts",
+            Self::ErrorAlerts => "error-alerts",
+            Self::RevisionAlertsOnly => "revision-alerts-only",
+            Self::AlertExpired => "alert-expired",
+            Self::PassDoesNothing => "pass-does-nothing",
+            Self::RollbackFailedAlerts => "rollback-failed-alerts",
+            Self::RollbackUnknownAlerts => "rollback-unknown-alerts",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a decision wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Do it.
+    Act,
+    /// Do not do it, and say why.
+    Skip {
+        /// It would have been done but for the dry run.
+        dry_run: bool,
+    },
+    /// There is nothing to be done.
+    Nothing,
+}
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What it is about.
+    pub purpose: Purpose,
+    /// What is wanted.
+    pub step: Step,
+    /// Who decided.
+    pub rule: Rule,
+    /// Name of the action; empty for `Step::Nothing`.
+    pub action: String,
+    /// Key in the ledger; empty for `Step::Nothing`.
+    pub key: String,
+    /// For a person: what is wrong and what is done about it.
+    pub detail: String,
+}
+
+/// Decides about a verdict. Never empty.
+#[must_use]
+pub fn decide(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Vec<Decision> {
+    let alert = match (verdict.outcome, verdict.revision) {
+        (Outcome::Pass, _) => return vec![nothing(verdict)],
+        (Outcome::Fail | Outcome::Inconclusive | Outcome::Error, 1..) => Rule::RevisionAlertsOnly,
+        (Outcome::Inconclusive, 0) => Rule::InconclusiveAlerts,
+        (Outcome::Error, 0) => Rule::ErrorAlerts,
+        (Outcome::Fail, 0) if verdict.rollback_grade => Rule::FailAlerts,
+        (Outcome::Fail, 0) => Rule::FailBelowRollbackGradeAlerts,
+    };
+    let mut decisions = Vec::new();
+    if alert == Rule::FailAlerts {
+        decisions.push(rollback(verdict, facts, settings));
+    }
+    let about = decisions.first().map_or_else(String::new, |rollback| format!(" {}", rollback.detail));
+    let summary = format!("{}{about}", describe(verdict));
+    for action in &settings.alert_actions {
+        let key = format!("{}/{}/alert/{action}", verdict.verification_id, verdict.revision);
+        decisions.push(Decision { key, ..alert_by(action, alert, &summary) });
+    }
+    if facts.now.since(verdict.decided_at) > settings.max_alert_age {
+        for decision in decisions.iter_mut().filter(|d| d.purpose == Purpose::Alert) {
+            decision.step = Step::Skip { dry_run: false };
+            decision.rule = Rule::AlertExpired;
+            decision.detail = format!(
+                "no alert: the verdict of {} is older than alert.max_age, {:?}",
+                verdict.decided_at, settings.max_alert_age
+            );
+        }
+    }
+    decisions
+}
+
+/// What follows where a rollback did not come to a good end: alerts.
+#[must_use]
+pub fn escalate(verdict: &Verdict, rule: Rule, detail: &str, settings: &PolicySettings) -> Vec<Decision> {
+    let end = if rule == Rule::RollbackUnknownAlerts { "unknown" } else { "failed" };
+    let advice = if rule == Rule::RollbackUnknownAlerts {
+        "nobody knows whether it was done, and it is not sent again: look and decide"
+    } else {
+        "it was not done: roll back by hand"
+    };
+    let (service, version, environment) = (&verdict.service, &verdict.version, &verdict.environment);
+    let summary = format!(
+        "the rollback of {service} {version} in {environment} ended as {end} ({detail}); {advice}. {}",
+        verdict.reason
+    );
+    let by = |action: &String| {
+        let key = format!("{}/rollback/{end}/alert/{action}", verdict.deployment_id);
+        Decision { key, ..alert_by(action, rule, &summary) }
+    };
+    settings.alert_actions.iter().map(by).collect()
+}
+
+/// Key of a deployment's rollback. It names no action, so that a deployment is rolled back at most once
+/// whatever the actions are called.
+#[must_use]
+pub fn rollback_key(deployment_id: &str) -> String {
+    format!("{deployment_id}/rollback")
+}
+
+fn nothing(verdict: &Verdict) -> Decision {
+    Decision {
+        purpose: Purpose::Alert,
+        step: Step::Nothing,
+        rule: Rule::PassDoesNothing,
+        action: String::new(),
+        key: String::new(),
+        detail: describe(verdict),
+    }
+}
+
+fn alert_by(action: &str, rule: Rule, summary: &str) -> Decision {
+    Decision {
+        purpose: Purpose::Alert,
+        step: Step::Act,
+        rule,
+        action: action.to_owned(),
+        key: String::new(),
+        detail: summary.to_owned(),
+    }
+}
+
+fn rollback(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Decision {
+    let action = &settings.rollback_action;
+    let age = facts.now.since(verdict.decided_at).max(verdict.decided_at.since(facts.now));
+    let what = format!(
+        "{} {} in {} to {} by `{action}`",
+        verdict.service,
+        verdict.version,
+        verdict.environment,
+        verdict.previous_version.as_deref().unwrap_or("the version before"),
+    );
+    let skip = Step::Skip { dry_run: false };
+    let (step, rule, detail) = if age > settings.max_verdict_age {
+        let limit = settings.max_verdict_age;
+        let said = format!(
+            "Not rolled back: decided at {}, which is not within max_verdict_age, {limit:?}, of {}.",
+            verdict.decided_at, facts.now
+        );
+        (skip, Rule::VerdictExpired, said)
+    } else {
+        match (&facts.newest_deployment_id, settings.mode(&verdict.environment)) {
+            (None, _) => (
+                skip,
+                Rule::NewestUnknown,
+                "Not rolled back: no deployment of the service is recorded, so it may not be the newest."
+                    .to_owned(),
+            ),
+            (Some(newest), _) if *newest != verdict.deployment_id => (
+                skip,
+                Rule::Superseded,
+                format!("Not rolled back: deployment {newest} of the service is newer."),
+            ),
+            (Some(_), Mode::Off) => {
+                (skip, Rule::RollbackOff, "Not rolled back: rollback is off in this environment.".to_owned())
+            }
+            (Some(_), Mode::DryRun) => (
+                Step::Skip { dry_run: true },
+                Rule::DryRun,
+                format!("Dry run: would have rolled back {what}."),
+            ),
+            (Some(_), Mode::Act) => (Step::Act, Rule::FailRollsBack, format!("Rolling back {what}.")),
+        }
+    };
+    Decision {
+        purpose: Purpose::Rollback,
+        step,
+        rule,
+        action: action.clone(),
+        key: rollback_key(&verdict.deployment_id),
+        detail,
+    }
+}
+
+/// One sentence on what was found.
+fn describe(verdict: &Verdict) -> String {
+    let found = match verdict.outcome {
+        Outcome::Pass => "passed its verification",
+        Outcome::Fail => "failed its verification",
+        Outcome::Inconclusive => "has an inconclusive verification",
+        Outcome::Error => "could not be verified",
+    };
+    let revised = match verdict.revision {
+        0 => String::new(),
+        revision => format!(" (revision {revision} of the verdict)"),
+    };
+    let reason = verdict.reason.trim_end_matches('.');
+    format!("{} {} in {} {found}{revised}: {reason}.", verdict.service, verdict.version, verdict.environment)
+}
+
+#[cfg(test)]
+mod tests;

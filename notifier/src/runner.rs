@@ -1,0 +1,465 @@
+//! Carries decisions out: claim, act, record, for one verdict at a time and all of its actions at once.
+
+use crate::action::{Action, ActionError, ActionRequest};
+use crate::audit::{self, End};
+use crate::config::{ActionSettings, NotifierSettings, PolicySettings, RetrySettings};
+use crate::ledger::{self, Entry, Lost, Probe, Resolution, State, Taken, Work};
+use crate::metrics::Metrics;
+use crate::policy::{self, Decision, Facts, Rule, Step};
+use crate::retry::{self, Next, Progress};
+use crate::world::World;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use vouch_proto::{Purpose, Timestamp, Verdict};
+use vouch_service::clock::SharedClock;
+
+/// Beyond its timeout, how long a call's owner may take to write down how it ended.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Before looking again at an entry for which somebody else was faster.
+const SHORTLY: Duration = Duration::from_millis(250);
+
+/// A verdict and the trace that it belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) verdict: Arc<Verdict>,
+    pub(crate) traceparent: Option<String>,
+}
+
+/// Why a verdict is not handled yet.
+#[derive(Debug)]
+pub(crate) enum Later {
+    /// Something has to be waited for, this long in real time.
+    Wait(Duration),
+    /// Something that is depended on fails.
+    Dependency(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Later {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Dependency(error)
+    }
+}
+
+/// An action, and how much of it may happen at once.
+#[derive(Debug)]
+struct Slot {
+    action: Box<dyn Action>,
+    kind: &'static str,
+    retry: RetrySettings,
+    permits: Semaphore,
+}
+
+/// Does what the policy decides, with the ledger between.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    world: Arc<dyn World>,
+    clock: SharedClock,
+    metrics: Metrics,
+    stop: CancellationToken,
+    policy: PolicySettings,
+    lease: Duration,
+    slots: BTreeMap<String, Slot>,
+    instance: String,
+    works: AtomicU64,
+}
+
+/// What surrounds a runner.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) world: Arc<dyn World>,
+    pub(crate) clock: SharedClock,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: CancellationToken,
+    /// A name that no other replica has or had.
+    pub(crate) instance: String,
+}
+
+impl Runner {
+    pub(crate) fn new(settings: &NotifierSettings, around: Surroundings) -> anyhow::Result<Self> {
+        let slot = |settings: &ActionSettings| -> anyhow::Result<(String, Slot)> {
+            let slot = Slot {
+                action: settings.kind.build()?,
+                kind: settings.kind.as_str(),
+                retry: settings.retry,
+                permits: Semaphore::new(settings.max_in_flight),
+            };
+            Ok((settings.name.clone(), slot))
+        };
+        Ok(Self {
+            slots: settings.actions.iter().map(slot).collect::<anyhow::Result<_>>()?,
+            policy: settings.policy.clone(),
+            lease: settings.lease,
+            world: around.world,
+            clock: around.clock,
+            metrics: around.metrics,
+            stop: around.stop,
+            instance: around.instance,
+            works: AtomicU64::new(0),
+        })
+    }
+
+    /// Handles a verdict. `Ok` means that every decision about it is in the audit stream.
+    pub(crate) async fn handle(&self, case: &Case) -> Result<(), Later> {
+        let decisions = self.decide(case).await?;
+        let works = decisions.iter().map(|decision| self.carry_out(case, decision));
+        first_obstacle(futures::future::join_all(works).await)
+    }
+
+    async fn decide(&self, case: &Case) -> Result<Vec<Decision>, Later> {
+        let verdict = &case.verdict;
+        let newest = self.world.newest_deployment(&verdict.environment, &verdict.service).await?;
+        let facts = Facts { now: self.clock.now(), newest_deployment_id: newest };
+        Ok(policy::decide(verdict, &facts, &self.policy))
+    }
+
+    async fn carry_out(&self, case: &Case, decision: &Decision) -> Result<(), Later> {
+        if decision.step == Step::Nothing {
+            return self.record(case, decision, End::Nothing { at: self.clock.now() }).await;
+        }
+        let Some(slot) = self.slots.get(&decision.action) else {
+            return Err(anyhow::anyhow!("no action is called `{}`", decision.action).into());
+        };
+        let entry = match self.work(case, decision, slot).await? {
+            Ok(entry) => entry,
+            Err(elsewhere) => {
+                let at = self.clock.now();
+                return self.record(case, decision, End::Elsewhere { at, entry: &elsewhere }).await;
+            }
+        };
+        if !entry.recorded {
+            self.record(case, decision, End::Over { entry: &entry, kind: slot.kind }).await?;
+            self.change(&entry.key, |now| (ledger::recorded(now, &entry), ())).await?;
+        }
+        Box::pin(self.escalate(case, decision.purpose, &entry)).await
+    }
+
+    /// A rollback that did not come to a good end is told.
+    async fn escalate(&self, case: &Case, purpose: Purpose, entry: &Entry) -> Result<(), Later> {
+        let (rule, detail) = match (purpose, &entry.state) {
+            (Purpose::Rollback, State::Failed { detail, .. }) => (Rule::RollbackFailedAlerts, detail),
+            (Purpose::Rollback, State::Unknown { detail, .. }) => (Rule::RollbackUnknownAlerts, detail),
+            _ => return Ok(()),
+        };
+        let alerts = policy::escalate(&case.verdict, rule, detail, &self.policy);
+        let works = alerts.iter().map(|alert| self.carry_out(case, alert));
+        first_obstacle(futures::future::join_all(works).await)
+    }
+
+    async fn record(&self, case: &Case, decision: &Decision, end: End<'_>) -> Result<(), Later> {
+        let (record, id) = audit::record(&case.verdict, decision, end);
+        let (purpose, outcome) = (record.purpose, record.outcome);
+        self.world.publish(record, &id, case.traceparent.as_deref()).await?;
+        self.metrics.ended(purpose, outcome, decision.rule);
+        Ok(())
+    }
+
+    /// Brings the entry of a decision to an end: `Ok` for this verdict, `Err` where another verdict has ended it.
+    async fn work(
+        &self,
+        case: &Case,
+        decision: &Decision,
+        slot: &Slot,
+    ) -> Result<Result<Entry, Entry>, Later> {
+        let _permit = match decision.step {
+            Step::Act => Some(self.permit(slot).await?),
+            Step::Skip { .. } | Step::Nothing => None,
+        };
+        let work = Work {
+            key: decision.key.clone(),
+            verification_id: case.verdict.verification_id.clone(),
+            revision: case.verdict.revision,
+            action: decision.action.clone(),
+            kind: slot.kind.to_owned(),
+            rule: decision.rule.as_str().to_owned(),
+            owner: format!("{}.{}", self.instance, self.works.fetch_add(1, Ordering::Relaxed)),
+        };
+        loop {
+            match self.take(&work).await? {
+                Taken::Mine { entry, .. } => {
+                    return self.act(case, decision, slot, entry).await.map(Ok);
+                }
+                Taken::Held(until) => return Err(Later::Wait(self.real_until(until))),
+                Taken::Over(entry) => return Ok(Ok(entry)),
+                Taken::Elsewhere(entry) => return Ok(Err(entry)),
+                Taken::Orphan(seen) => self.adopt(case, (decision, &work), slot, &seen).await?,
+            }
+        }
+    }
+
+    async fn permit<'a>(&self, slot: &'a Slot) -> Result<tokio::sync::SemaphorePermit<'a>, Later> {
+        tokio::select! {
+            permit = slot.permits.acquire() => permit.map_err(|e| Later::Dependency(e.into())),
+            () = self.stop.cancelled() => Err(Later::Wait(Duration::ZERO)),
+        }
+    }
+
+    async fn take(&self, work: &Work) -> Result<Taken, Later> {
+        let taken = self
+            .change(&work.key, |entry| {
+                let now = self.clock.now();
+                let taken = ledger::take(entry, work, now, now.plus(self.shown(self.lease)));
+                let write = match &taken {
+                    Taken::Mine { entry, .. } => Some(entry.clone()),
+                    Taken::Held(_) | Taken::Orphan(_) | Taken::Over(_) | Taken::Elsewhere(_) => None,
+                };
+                (write, taken)
+            })
+            .await?;
+        if let Taken::Mine { entry, from: Some(from) } = &taken {
+            tracing::warn!(key = entry.key, from, "took over an expired claim");
+            self.metrics.taken_over();
+        }
+        Ok(taken)
+    }
+
+    /// Finds out what became of a call whose owner is gone, and takes the entry over.
+    async fn adopt(
+        &self,
+        case: &Case,
+        (decision, work): (&Decision, &Work),
+        slot: &Slot,
+        seen: &Entry,
+    ) -> Result<(), Later> {
+        let promise = slot.action.promise();
+        let request = self.request(case, decision, seen.attempts);
+        let same_action = seen.action == decision.action;
+        let probe = match decision.purpose {
+            Purpose::Rollback if same_action => slot.action.probe(&request).await,
+            Purpose::Rollback | Purpose::Alert => Probe::CannotTell,
+        };
+        let same_verdict = seen.verification_id == work.verification_id && seen.revision == work.revision;
+        let wanted = decision.step == Step::Act && same_action && same_verdict;
+        let resolution = ledger::resolve(decision.purpose, probe, promise.idempotent, wanted);
+        tracing::warn!(
+            key = seen.key,
+            owner = seen.owner,
+            ?probe,
+            ?resolution,
+            "a call was begun and its owner is gone"
+        );
+        let adopted = self
+            .change(&work.key, |entry| {
+                let now = self.clock.now();
+                let times = (now, now.plus(self.shown(self.lease)));
+                let becomes = ledger::adopted(seen, work, (probe, resolution), times);
+                split(ledger::adopt(entry, seen, &becomes))
+            })
+            .await?;
+        match adopted {
+            Err(Lost) => Err(Later::Wait(SHORTLY)),
+            Ok(_) => {
+                if resolution == Resolution::SendAgain {
+                    self.metrics.taken_over();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// From a claim to its end.
+    async fn act(
+        &self,
+        case: &Case,
+        decision: &Decision,
+        slot: &Slot,
+        mut entry: Entry,
+    ) -> Result<Entry, Later> {
+        let started = Instant::now();
+        for calls in 1.. {
+            let decision = self.decide_again(case, decision).await?;
+            if let Some(end) = self.without_a_call(&decision, slot, &entry) {
+                return self.settle(&entry, decision.rule, end).await;
+            }
+            entry = self.begin(&entry, slot).await?;
+            let begun = Instant::now();
+            let request = self.request(case, &decision, entry.attempts);
+            let answer = slot.action.execute(&request).await;
+            self.metrics.called(&decision.action, begun.elapsed());
+            let error = match answer {
+                Ok(done) => {
+                    let end =
+                        State::Done { at: self.clock.now(), detail: done.detail, dry_run: done.dry_run };
+                    return self.settle(&entry, decision.rule, end).await;
+                }
+                Err(error) => error,
+            };
+            let progress = Progress {
+                purpose: decision.purpose,
+                calls,
+                spent: started.elapsed(),
+                maybe_sent: entry.maybe_sent,
+                jitter: rand::random(),
+            };
+            let next = retry::after_failure(&error, &progress, &slot.action.promise(), &slot.retry);
+            tracing::warn!(key = entry.key, attempt = entry.attempts, %error, ?next, "an action failed");
+            match self.ended_by(next, &error) {
+                Some(end) => return self.settle(&entry, decision.rule, end).await,
+                None => entry = self.pause(&entry, next, &error).await?,
+            }
+        }
+        Err(Later::Wait(SHORTLY))
+    }
+
+    /// A rollback is decided anew right before every call: the verdict ages, and a newer deployment may have begun.
+    async fn decide_again(&self, case: &Case, decision: &Decision) -> Result<Decision, Later> {
+        match decision.purpose {
+            Purpose::Alert => Ok(decision.clone()),
+            Purpose::Rollback => {
+                let rollback = self.decide(case).await?.into_iter().find(|d| d.purpose == Purpose::Rollback);
+                Ok(rollback.unwrap_or_else(|| decision.clone()))
+            }
+        }
+    }
+
+    /// How a claim ends that is not to be sent (any more); `None` where it is.
+    fn without_a_call(&self, decision: &Decision, slot: &Slot, entry: &Entry) -> Option<State> {
+        let at = self.clock.now();
+        let idempotent = slot.action.promise().idempotent;
+        let unknown = |why: &str| {
+            let detail = format!("an earlier call may have been carried out, and {why}");
+            Some(State::Unknown { at, detail })
+        };
+        match decision.step {
+            Step::Act if ledger::may_send(entry, decision.purpose, idempotent) => None,
+            Step::Act => unknown("the receiver takes no idempotency keys"),
+            Step::Skip { .. } | Step::Nothing if entry.maybe_sent => unknown(&decision.detail),
+            Step::Skip { dry_run } => Some(State::Skipped { at, detail: decision.detail.clone(), dry_run }),
+            Step::Nothing => Some(State::Skipped { at, detail: decision.detail.clone(), dry_run: false }),
+        }
+    }
+
+    fn ended_by(&self, next: Next, error: &ActionError) -> Option<State> {
+        let (at, detail) = (self.clock.now(), error.detail.clone());
+        match next {
+            Next::Failed { retryable } => Some(State::Failed { at, detail, retryable }),
+            Next::Unknown => Some(State::Unknown { at, detail }),
+            Next::Again(_) | Next::Ask => None,
+        }
+    }
+
+    /// Waits for the next call with the entry back in `claimed`, or leaves it in `acting` until the receiver can tell.
+    async fn pause(&self, entry: &Entry, next: Next, error: &ActionError) -> Result<Entry, Later> {
+        let wait = match (next, &entry.state) {
+            (Next::Again(wait), _) => wait,
+            (_, State::Acting { until, .. }) => return Err(Later::Wait(self.real_until(*until))),
+            (_, _) => return Err(Later::Wait(SHORTLY)),
+        };
+        let maybe_sent = error.effect == crate::action::Effect::Possible;
+        let entry = self.claim_until(entry, wait + self.lease, maybe_sent).await?;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(entry),
+            () = self.stop.cancelled() => {
+                self.claim_until(&entry, Duration::ZERO, false).await?;
+                Err(Later::Wait(Duration::ZERO))
+            }
+        }
+    }
+
+    async fn claim_until(&self, entry: &Entry, lease: Duration, maybe_sent: bool) -> Result<Entry, Later> {
+        let until = self.clock.now().plus(self.shown(lease));
+        self.owned(entry, |now| ledger::back_off(now, &entry.owner, until, maybe_sent)).await
+    }
+
+    /// Writes `acting`. An error leaves open whether it was written: then nothing is sent.
+    async fn begin(&self, entry: &Entry, slot: &Slot) -> Result<Entry, Later> {
+        let promise = slot.action.promise();
+        let longest = promise.timeout + MARGIN + promise.probe_after.unwrap_or_default();
+        let since = self.clock.now();
+        let times = (since, since.plus(self.shown(longest)));
+        let attempt = entry.attempts + 1;
+        self.owned(entry, |now| ledger::begin(now, &entry.owner, attempt, times)).await
+    }
+
+    /// Writes the end, for as long as it takes: what was done must not be forgotten for an outage of NATS.
+    async fn settle(&self, entry: &Entry, rule: Rule, end: State) -> Result<Entry, Later> {
+        loop {
+            match self.owned(entry, |now| ledger::settle(now, &entry.owner, rule.as_str(), &end)).await {
+                Err(Later::Dependency(error)) if !self.stop.is_cancelled() => {
+                    tracing::error!(
+                        key = entry.key,
+                        error = format!("{error:#}"),
+                        "an end is not recorded yet"
+                    );
+                    tokio::time::sleep(SHORTLY).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn owned(
+        &self,
+        entry: &Entry,
+        step: impl Fn(Option<&Entry>) -> Result<Entry, Lost> + Send + Sync,
+    ) -> Result<Entry, Later> {
+        match self.change(&entry.key, |now| split(step(now))).await? {
+            Ok(entry) => Ok(entry),
+            Err(Lost) => {
+                tracing::warn!(key = entry.key, "the entry was taken over by another replica");
+                Err(Later::Wait(SHORTLY))
+            }
+        }
+    }
+
+    async fn change<T: Send>(
+        &self,
+        key: &str,
+        decide: impl Fn(Option<&Entry>) -> (Option<Entry>, T) + Send + Sync,
+    ) -> Result<T, Later> {
+        let mut answer = None;
+        self.world
+            .change(key, &mut |entry| {
+                let (write, said) = decide(entry);
+                answer = Some(said);
+                write
+            })
+            .await?;
+        answer.ok_or_else(|| Later::Dependency(anyhow::anyhow!("the ledger's entry {key} was not looked at")))
+    }
+
+    fn request(&self, case: &Case, decision: &Decision, attempt: u32) -> ActionRequest {
+        ActionRequest {
+            key: decision.key.clone(),
+            purpose: decision.purpose,
+            rule: decision.rule,
+            summary: decision.detail.clone(),
+            verdict: case.verdict.clone(),
+            traceparent: case.traceparent.clone(),
+            attempt,
+            sent_at: self.clock.now(),
+        }
+    }
+
+    /// How far the clock advances in this much real time: leases last equally long whatever its speed.
+    fn shown(&self, real: Duration) -> Duration {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let speed = HOUR.as_secs_f64() / self.clock.real(HOUR).as_secs_f64();
+        Duration::try_from_secs_f64(real.as_secs_f64() * speed).unwrap_or(real)
+    }
+
+    fn real_until(&self, until: Timestamp) -> Duration {
+        self.clock.real(until.since(self.clock.now())).max(SHORTLY)
+    }
+}
+
+fn split(step: Result<Entry, Lost>) -> (Option<Entry>, Result<Entry, Lost>) {
+    (step.clone().ok(), step)
+}
+
+/// An outage before a wait, the shortest wait before the others.
+fn first_obstacle(ended: Vec<Result<(), Later>>) -> Result<(), Later> {
+    let obstacles = ended.into_iter().filter_map(Result::err);
+    let first = obstacles.min_by_key(|later| match later {
+        Later::Dependency(_) => (0, Duration::ZERO),
+        Later::Wait(wait) => (1, *wait),
+    });
+    first.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! The runner under random verdicts, kills at any await, duplicates, outages and clock jumps.
+
+use super::*;
+use crate::action::ActionKind;
+use crate::action::twin::Twin;
+use crate::config::{Mode, RetrySettings};
+use crate::fixtures::{TokioClock, at, verdict};
+use crate::world::memory::Memory;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use vouch_proto::{ActionOutcome, Name, Outcome};
+use vouch_service::health::Health;
+
+/// Ends a future after so many polls, as `kill -9` would.
+struct Killed<F>(Pin<Box<F>>, u32);
+
+impl<F: Future> Future for Killed<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.1 == 0 {
+            return Poll::Ready(None);
+        }
+        self.1 -= 1;
+        self.0.as_mut().poll(context).map(Some)
+    }
+}
+
+struct Stage {
+    random: StdRng,
+    world: Arc<Memory>,
+    clock: SharedClock,
+    undo: Twin,
+    chat: Twin,
+    lives: u32,
+}
+
+impl Stage {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (idempotent, probes) = (random.random_bool(0.3), random.random_bool(0.4));
+        Self {
+            world: Arc::new(Memory::new(seed ^ 1, random.random_bool(0.5))),
+            clock: Arc::new(TokioClock::starting_at(at(0))),
+            undo: Twin::new(seed ^ 2, idempotent, probes),
+            chat: Twin::new(seed ^ 3, false, false),
+            lives: 0,
+            random,
+        }
+    }
+
+    fn runner(&mut self) -> Runner {
+        self.lives += 1;
+        let retry = RetrySettings { give_up_after: Duration::from_secs(5), ..RetrySettings::default() };
+        let action = |name: &str, twin: &Twin| ActionSettings {
+            name: name.to_owned(),
+            max_in_flight: 2,
+            retry,
+            kind: ActionKind::Twin(twin.clone()),
+        };
+        let settings = NotifierSettings {
+            policy: PolicySettings {
+                default_mode: Mode::Act,
+                rollback_action: "undo".to_owned(),
+                alert_actions: vec!["chat".to_owned()],
+                ..PolicySettings::default()
+            },
+            actions: vec![action("undo", &self.undo), action("chat", &self.chat)],
+            ..NotifierSettings::default()
+        };
+        let around = Surroundings {
+            world: self.world.clone(),
+            clock: self.clock.clone(),
+            metrics: Metrics::register(&Health::default()),
+            stop: CancellationToken::new(),
+            instance: format!("life-{}", self.lives),
+        };
+        Runner::new(&settings, around).unwrap()
+    }
+
+    /// A few deployments of two services, each judged once or twice, some verdicts revised.
+    fn cases(&mut self) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for deployment in 0..4 {
+            let service = Name::new(format!("service-{}", deployment % 2)).unwrap();
+            for n in 1..=self.random.random_range(1..=2) {
+                for revision in 0..=self.random.random_range(0..=1) {
+                    let outcome = match self.random.random_range(0..6) {
+                        0 => Outcome::Pass,
+                        1 => Outcome::Inconclusive,
+                        2 => Outcome::Error,
+                        _ => Outcome::Fail,
+                    };
+                    let verdict = Verdict {
+                        verification_id: format!("d{deployment}.{n}"),
+                        deployment_id: format!("d{deployment}"),
+                        service: service.clone(),
+                        revision,
+                        outcome,
+                        rollback_grade: self.random.random_bool(0.7),
+                        decided_at: self
+                            .clock
+                            .now()
+                            .minus(Duration::from_secs(self.random.random_range(0..1200))),
+                        ..verdict()
+                    };
+                    cases.push(Case { verdict: Arc::new(verdict), traceparent: None });
+                }
+            }
+        }
+        cases
+    }
+
+    fn polls(&mut self) -> u32 {
+        if self.random.random_bool(0.4) { self.random.random_range(1..60) } else { u32::MAX }
+    }
+
+    /// Two replicas get a delivery each at once, perhaps of the same verdict, and may be killed on the way.
+    async fn deliver(&mut self, open: &mut Vec<Case>) {
+        let pick = |stage: &mut Self| stage.random.random_range(0..open.len());
+        let (first, second) = (pick(self), pick(self));
+        let (one, two) = (self.runner(), self.runner());
+        let (a, b) = (open[first].clone(), open[second].clone());
+        let both = futures::future::join(
+            Killed(Box::pin(one.handle(&a)), self.polls()),
+            Killed(Box::pin(two.handle(&b)), self.polls()),
+        );
+        let (ended_a, ended_b) = both.await;
+        let mut handled = BTreeSet::new();
+        for (i, ended) in [(first, ended_a), (second, ended_b)] {
+            match ended {
+                Some(Ok(())) => {
+                    handled.insert(i);
+                }
+                Some(Err(Later::Wait(wait))) => tokio::time::sleep(wait).await,
+                Some(Err(Later::Dependency(_))) | None => {}
+            }
+        }
+        for i in handled.into_iter().rev() {
+            // Now and then an acknowledgement is lost, and the verdict comes again.
+            if self.random.random_bool(0.8) {
+                open.remove(i);
+            }
+        }
+    }
+}
+
+fn check(seed: u64, stage: &Stage, cases: &[Case]) {
+    let audit = stage.world.audit();
+    for (key, effects) in stage.undo.effects() {
+        assert!(effects <= 1, "seed {seed}: {key} was done {effects} times");
+        let allowed = cases.iter().any(|case| {
+            let v = &case.verdict;
+            policy::rollback_key(&v.deployment_id) == key
+                && (v.outcome, v.rollback_grade, v.revision) == (Outcome::Fail, true, 0)
+        });
+        assert!(allowed, "seed {seed}: {key} was rolled back without a Fail of rollback grade");
+        let told = audit.values().any(|a| {
+            a.action_id == key
+                && match a.outcome {
+                    ActionOutcome::Done | ActionOutcome::Unknown => true,
+                    ActionOutcome::Skipped | ActionOutcome::Failed { .. } => effects == 0,
+                }
+        });
+        assert!(told, "seed {seed}: {key} was done, and the audit does not say so");
+    }
+    for case in cases {
+        let v = &case.verdict;
+        let records = audit
+            .values()
+            .filter(|a| (&a.verification_id, a.verdict_revision) == (&v.verification_id, v.revision));
+        let records: Vec<_> = records.collect();
+        let rollbacks = records.iter().filter(|a| a.purpose == Purpose::Rollback).count();
+        let wanted = usize::from((v.outcome, v.rollback_grade, v.revision) == (Outcome::Fail, true, 0));
+        assert_eq!(rollbacks, wanted, "seed {seed}: {v:?} has the records {records:?}");
+        assert!(
+            records.iter().any(|a| a.purpose == Purpose::Alert),
+            "seed {seed}: {v:?} has no alert's record"
+        );
+    }
+    for entry in stage.world.ledger().values() {
+        assert!(entry.state.is_final() && entry.recorded, "seed {seed}: {entry:?} is not over");
+    }
+    let keys: BTreeSet<String> = stage.undo.calls().into_keys().collect();
+    assert!(keys.iter().all(|key| key.ends_with("/rollback")), "seed {seed}: {keys:?}");
+}
+
+/// Never two rollbacks of a deployment, never one on anything but a Fail, no decision without a record, and an end.
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_a_deployment_is_rolled_back_at_most_once_and_everything_is_recorded() {
+    let mut done = 0;
+    for seed in 0..300 {
+        let mut stage = Stage::new(seed);
+        let cases = stage.cases();
+        for service in 0..2 {
+            let newest = format!("d{}", stage.random.random_range(0..2) * 2 + service);
+            stage.world.set_newest(&Name::new(format!("service-{service}")).unwrap(), &newest);
+        }
+        let mut open = cases.clone();
+        for round in 0.. {
+            assert!(round < 3000, "seed {seed}: {} verdicts never end", open.len());
+            if open.is_empty() {
+                break;
+            }
+            stage.deliver(&mut open).await;
+            if stage.random.random_bool(0.1) {
+                tokio::time::advance(Duration::from_secs(stage.random.random_range(0..90))).await;
+            }
+        }
+        check(seed, &stage, &cases);
+        done += stage.undo.effects().len();
+    }
+    assert!(done > 100, "{done} rollbacks: the test would prove nothing");
+}
