@@ -1,1 +1,82 @@
-//! vouch-collector
+//! The collector: from a deployment to the series of its verification, read from Dynatrace and published as facts.
+
+mod batch;
+mod catalogue;
+mod collect;
+pub mod config;
+mod intake;
+pub mod metrics;
+pub mod record;
+pub mod schedule;
+pub mod source;
+mod supervisor;
+
+pub use config::CollectorSettings;
+
+use crate::catalogue::Naming;
+use crate::collect::Shared;
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::source::MetricSource;
+use crate::source::dynatrace::{Dynatrace, watch_token};
+use std::sync::Arc;
+use vouch_proto::subject::{COLLECTION_BUCKET, DEPLOYMENT_BUCKET};
+use vouch_service::lease::{Leases, member_name};
+use vouch_service::run::Context;
+
+/// Name under which the replicas share the partitions.
+const KIND: &str = "collector";
+
+/// Starts the collector's tasks against the tenant of the settings.
+///
+/// # Errors
+/// Where NATS does not answer, or the machine's certificates cannot be read.
+pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Result<()> {
+    let metrics = Metrics::default();
+    metrics.register(&context.health);
+    let tenant = &settings.tenant;
+    let source =
+        Arc::new(Dynatrace::new(tenant, context.clock.clone(), context.health.clone(), metrics.clone())?);
+    let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
+    context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
+    build_with(settings, context, source, metrics).await
+}
+
+/// Starts the collector's tasks against any source.
+///
+/// # Errors
+/// Where NATS does not answer.
+pub async fn build_with(
+    settings: CollectorSettings,
+    context: Context,
+    source: Arc<dyn MetricSource>,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let Context { nats, clock, tasks, .. } = context;
+    let stop = tasks.stop().clone();
+    let collections = nats.bucket(&COLLECTION_BUCKET).await?;
+    let intake = Intake {
+        nats: nats.clone(),
+        clock: clock.clone(),
+        templates: settings.templates.clone(),
+        deployments: nats.bucket(&DEPLOYMENT_BUCKET).await?,
+        collections: collections.clone(),
+    };
+    let (leases, owned) = Leases::join(&nats, KIND, member_name(&nats)).await?;
+    let shared = Arc::new(Shared {
+        nats,
+        clock,
+        source,
+        source_name: settings.tenant.name.clone(),
+        pace: settings.pace,
+        templates: settings.templates,
+        collections,
+        metrics,
+    });
+    let naming = Naming { environment: settings.tenant.environment, mappings: settings.tenant.services };
+    tasks.spawn_vital("leases", leases.run(stop.clone()));
+    tasks.spawn_vital("deployments", intake.run(stop.clone()));
+    tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), naming, owned.clone(), stop));
+    tasks.spawn_vital("collections", supervisor::run(shared, tasks.clone(), owned));
+    Ok(())
+}

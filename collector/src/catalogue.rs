@@ -1,0 +1,151 @@
+//! The catalogue of services: what the source knows, for whoever checks a request's service.
+
+use crate::collect::Shared;
+use crate::config::ServiceMapping;
+use crate::source::KnownService;
+use async_nats::jetstream::kv;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use vouch_proto::subject::{ANY_ENVIRONMENT, CATALOGUE_BUCKET, catalogue_key};
+use vouch_proto::{Name, Timestamp, v1};
+use vouch_service::clock;
+use vouch_service::lease::Owned;
+
+/// How often the source is asked, on the injected clock.
+const REFRESH: Duration = Duration::from_secs(5 * 60);
+/// Entries vanish a real day after they were written; they are written again well before, unchanged or not.
+const REWRITE: Duration = Duration::from_secs(6 * 3600);
+/// The partition whose owner keeps the catalogue.
+const KEEPER: u32 = 0;
+
+/// Which names the entries are written under.
+#[derive(Debug, Clone)]
+pub(crate) struct Naming {
+    /// The tenant's one environment; `None` writes under `ANY_ENVIRONMENT`.
+    pub(crate) environment: Option<Name>,
+    pub(crate) mappings: Vec<ServiceMapping>,
+}
+
+/// An entry: environment, service, the source's id.
+type Listed = BTreeMap<(Name, Name), String>;
+
+impl Naming {
+    /// What to list for the services found. A mapped service is listed under the names that deployments use.
+    fn listed(&self, found: &[KnownService]) -> Listed {
+        let any = self.environment.clone().or_else(|| Name::new(ANY_ENVIRONMENT).ok());
+        let mut listed = Listed::new();
+        for service in found {
+            if let (Some(environment), Ok(name)) = (&any, Name::new(service.name.clone())) {
+                listed.insert((environment.clone(), name), service.entity_id.clone());
+            }
+        }
+        for mapping in &self.mappings {
+            let by_name = || {
+                let name = mapping.entity_name.as_ref()?;
+                found.iter().find(|s| s.name == *name).map(|s| s.entity_id.clone())
+            };
+            let environment = mapping.environment.as_ref().or(any.as_ref());
+            if let (Some(environment), Some(id)) = (environment, mapping.entity_id.clone().or_else(by_name)) {
+                listed.insert((environment.clone(), mapping.service.clone()), id);
+            }
+        }
+        listed
+    }
+}
+
+/// Keeps the catalogue until `stop`: at the start every replica writes it, then the owner of one partition.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    naming: Naming,
+    owned: Owned,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let store = shared.nats.bucket(&CATALOGUE_BUCKET).await?;
+    let mut written: BTreeMap<(Name, Name), (String, tokio::time::Instant)> = BTreeMap::new();
+    let mut first = true;
+    loop {
+        let keeper = owned.borrow().contains(&KEEPER);
+        if first || keeper {
+            let refreshed = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                refreshed = refresh(&shared, &store, &naming, &mut written) => refreshed,
+            };
+            match refreshed {
+                Ok(services) => {
+                    first = false;
+                    tracing::debug!(services, "catalogue refreshed");
+                }
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "catalogue not refreshed"),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = clock::sleep(&*shared.clock, REFRESH) => {}
+        }
+    }
+}
+
+async fn refresh(
+    shared: &Shared,
+    store: &kv::Store,
+    naming: &Naming,
+    written: &mut BTreeMap<(Name, Name), (String, tokio::time::Instant)>,
+) -> anyhow::Result<usize> {
+    let listed = naming.listed(&shared.source.services().await?);
+    written.retain(|names, _| listed.contains_key(names));
+    for ((environment, service), id) in &listed {
+        let names = (environment.clone(), service.clone());
+        if written.get(&names).is_some_and(|(before, at)| before == id && at.elapsed() < REWRITE) {
+            continue;
+        }
+        let entry = entry(shared, &names, id, shared.clock.now());
+        let body = Bytes::from(serde_json::to_vec(&entry)?);
+        store.put(catalogue_key(environment, service), body).await?;
+        written.insert(names, (id.clone(), tokio::time::Instant::now()));
+    }
+    Ok(listed.len())
+}
+
+fn entry(shared: &Shared, names: &(Name, Name), id: &str, now: Timestamp) -> v1::ServiceEntry {
+    v1::ServiceEntry {
+        environment: names.0.to_string(),
+        service: names.1.to_string(),
+        source: shared.source_name.clone(),
+        entity_id: id.to_owned(),
+        seen_at: Some(now.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_listed_under_the_names_that_deployments_use() {
+        let name = |s: &str| Name::new(s).unwrap();
+        let found = |n: &str, id: &str| KnownService { name: n.into(), entity_id: id.into() };
+        let mapping = |service: &str, environment: Option<&str>, entity_name: &str| ServiceMapping {
+            service: name(service),
+            environment: environment.map(name),
+            entity_id: None,
+            entity_name: Some(entity_name.into()),
+        };
+        let services = [found("cart", "S-1"), found("", "S-2"), found("Cart Staging", "S-3")];
+        let mut naming = Naming {
+            environment: None,
+            mappings: vec![
+                mapping("cart", Some("staging"), "Cart Staging"),
+                mapping("gone", None, "nowhere"),
+            ],
+        };
+        let keys = |naming: &Naming| -> Vec<String> {
+            naming.listed(&services).iter().map(|((e, s), id)| format!("{e}/{s}={id}")).collect()
+        };
+        assert_eq!(keys(&naming), ["any/Cart Staging=S-3", "any/cart=S-1", "staging/cart=S-3"]);
+        naming.environment = Some(name("prod"));
+        assert_eq!(keys(&naming), ["prod/Cart Staging=S-3", "prod/cart=S-1", "staging/cart=S-3"]);
+    }
+}

@@ -1,0 +1,90 @@
+//! What the collector tells Prometheus about itself.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use std::time::Duration;
+use vouch_service::health::Health;
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallLabels {
+    endpoint: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FailureLabels {
+    failure: String,
+}
+
+/// The collector's metrics. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    bytes: Counter,
+    seconds: Histogram,
+    failures: Family<FailureLabels, Counter>,
+    batches: Counter,
+    lag: Histogram,
+    open: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            calls: Family::default(),
+            bytes: Counter::default(),
+            seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
+            failures: Family::default(),
+            batches: Counter::default(),
+            lag: Histogram::new(exponential_buckets(0.5, 2.0, 12)),
+            open: Gauge::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers them with the service's endpoint.
+    pub fn register(&self, health: &Health) {
+        health.register(|registry| {
+            let r = registry.sub_registry_with_prefix("vouch_collector");
+            r.register("source_calls", "Calls to the source by endpoint and outcome", self.calls.clone());
+            r.register("source_bytes", "Bytes read from the source", self.bytes.clone());
+            r.register("source_call_seconds", "Duration of a call to the source", self.seconds.clone());
+            r.register("source_failures", "Readings and metrics that failed, by name", self.failures.clone());
+            r.register("batches", "Messages published", self.batches.clone());
+            r.register("lag_seconds", "From a minute being settled to its being published", self.lag.clone());
+            r.register("open_collections", "Collections that this replica works on", self.open.clone());
+        });
+    }
+
+    /// Notes a call, its bytes and its duration.
+    pub(crate) fn call(&self, endpoint: &str, outcome: &str, (bytes, took): (usize, Duration)) {
+        let labels = CallLabels { endpoint: endpoint.to_owned(), outcome: outcome.to_owned() };
+        self.calls.get_or_create(&labels).inc();
+        self.bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Notes a failure that a batch carries.
+    pub(crate) fn failure(&self, name: &str) {
+        self.failures.get_or_create(&FailureLabels { failure: name.to_owned() }).inc();
+    }
+
+    /// Notes published messages.
+    pub(crate) fn published(&self, messages: usize) {
+        self.batches.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+
+    /// Notes how long after it was settled a minute was published, in the injected clock's time.
+    pub(crate) fn lag(&self, lag: Duration) {
+        self.lag.observe(lag.as_secs_f64());
+    }
+
+    /// Notes how many collections are being worked on.
+    pub(crate) fn open(&self, collections: usize) {
+        self.open.set(i64::try_from(collections).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,138 @@
+//! The answers of the API as they travel, and only what of them is used. Unknown fields are left alone.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Answer of `GET /metrics/query`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MetricData {
+    #[serde(default)]
+    pub(super) next_page_key: Option<String>,
+    #[serde(default)]
+    pub(super) resolution: Option<String>,
+    #[serde(default)]
+    pub(super) warnings: Option<Vec<String>>,
+    pub(super) result: Vec<MetricResult>,
+}
+
+/// One expression of the selector.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MetricResult {
+    #[serde(default)]
+    pub(super) warnings: Option<Vec<String>>,
+    pub(super) data: Vec<DataSeries>,
+}
+
+/// One series; `null` is no data, and a `null` dimension is the remainder of all others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DataSeries {
+    #[serde(default)]
+    pub(super) dimensions: Vec<Option<String>>,
+    #[serde(default)]
+    pub(super) dimension_map: BTreeMap<String, Option<String>>,
+    /// Ends of the slots, epoch milliseconds.
+    pub(super) timestamps: Vec<i64>,
+    pub(super) values: Vec<Option<f64>>,
+}
+
+/// Answer of `GET /metrics/{key}`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    #[serde(default)]
+    pub(super) unit: Option<String>,
+    #[serde(default)]
+    pub(super) entity_type: Option<Vec<String>>,
+}
+
+/// A page of `GET /entities`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EntityPage {
+    #[serde(default)]
+    pub(super) next_page_key: Option<String>,
+    #[serde(default)]
+    pub(super) entities: Vec<Entity>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entity {
+    pub(super) entity_id: String,
+    #[serde(default)]
+    pub(super) display_name: String,
+}
+
+/// Answer of `POST /apiTokens/lookup`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TokenInfo {
+    #[serde(default = "enabled")]
+    pub(super) enabled: bool,
+    #[serde(default)]
+    pub(super) expiration_date: Option<String>,
+    #[serde(default)]
+    pub(super) scopes: Vec<String>,
+}
+
+const fn enabled() -> bool {
+    true
+}
+
+/// The step that an answer says it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resolution {
+    Step(Duration),
+    /// One value for the whole window.
+    Inf,
+}
+
+/// Reads `1m`, `5m`, `1h`, `1d`, `1w` or `Inf` in any case; `None` for anything else.
+pub(super) fn resolution(text: &str) -> Option<Resolution> {
+    if text.eq_ignore_ascii_case("inf") {
+        return Some(Resolution::Inf);
+    }
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok().filter(|n| *n > 0)?;
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        "M" => 30 * 86_400,
+        "q" => 91 * 86_400,
+        "y" => 365 * 86_400,
+        _ => return None,
+    };
+    number.checked_mul(seconds).map(|s| Resolution::Step(Duration::from_secs(s)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolutions_are_read_in_every_form_seen() {
+        let minutes = |m: u64| Some(Resolution::Step(Duration::from_secs(60 * m)));
+        for (text, expected) in [
+            ("1m", minutes(1)),
+            ("10m", minutes(10)),
+            ("1h", minutes(60)),
+            ("1d", minutes(1440)),
+            ("Inf", Some(Resolution::Inf)),
+            ("iNF", Some(Resolution::Inf)),
+            ("0m", None),
+            ("m", None),
+            ("", None),
+            ("5x", None),
+            ("99999999999999999999m", None),
+        ] {
+            assert_eq!(resolution(text), expected, "{text}");
+        }
+    }
+}

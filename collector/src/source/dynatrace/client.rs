@@ -1,0 +1,287 @@
+//! The HTTP client of one tenant: authentication, deadlines, retries, throttling, and what is told about each call.
+
+use super::address::{endpoint, is_in_the_clear};
+use super::refusal::{is_web_page, refusal, web_page};
+use crate::config::TenantSettings;
+use crate::metrics::Metrics;
+use crate::source::{Failure, FailureKind};
+use reqwest::{Method, Response, Url};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use vouch_proto::Timestamp;
+use vouch_service::clock::{self, SharedClock};
+use vouch_service::health::Health;
+
+/// Largest body that is read.
+const LONGEST_BODY: usize = 64 << 20;
+/// Attempts of one call.
+const ATTEMPTS: u32 = 4;
+/// No further attempt begins when this much has passed since the first, on the injected clock.
+const PATIENCE: Duration = Duration::from_secs(45);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The condition of readiness that calls decide.
+pub(super) const CONDITION: &str = "dynatrace";
+
+/// One call: what is asked, and which scope it needs.
+#[derive(Debug, Clone)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// Below `/api/v2`.
+    pub(super) path: &'a [&'a str],
+    pub(super) query: Vec<(&'a str, String)>,
+    pub(super) body: Option<serde_json::Value>,
+    pub(super) scope: &'a str,
+}
+
+impl<'a> Call<'a> {
+    pub(super) const fn get(path: &'a [&'a str], query: Vec<(&'a str, String)>, scope: &'a str) -> Self {
+        Self { method: Method::GET, path, query, body: None, scope }
+    }
+
+    /// Name of the endpoint in messages and metrics: no ids, no selectors.
+    fn name(&self) -> String {
+        self.path.iter().take(2).copied().collect::<Vec<_>>().join("/")
+    }
+
+    /// As `name`, where the second segment is a key that would make too many labels.
+    fn label(&self) -> String {
+        match self.path {
+            ["metrics", key] if *key != "query" => "metrics/key".to_owned(),
+            _ => self.name(),
+        }
+    }
+}
+
+/// The client of one tenant.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    settings: TenantSettings,
+    token: RwLock<SecretString>,
+    clock: SharedClock,
+    health: Health,
+    metrics: Metrics,
+    permits: Semaphore,
+    blocked_until: Mutex<Option<Timestamp>>,
+}
+
+impl Client {
+    pub(super) fn new(
+        settings: &TenantSettings,
+        clock: SharedClock,
+        health: Health,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
+        if is_in_the_clear(&settings.url) {
+            tracing::warn!(
+                "collector.url is http: the token travels in the clear; use https where the tenant has it"
+            );
+        }
+        // The provider is the process's; whoever installed one first is kept.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("vouch-collector/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(settings.request_timeout)
+            .connect_timeout(settings.request_timeout.min(Duration::from_secs(10)))
+            .build()?;
+        Ok(Self {
+            http,
+            base: settings.url.clone(),
+            token: RwLock::new(settings.token.clone()),
+            settings: settings.clone(),
+            clock,
+            health,
+            metrics,
+            permits: Semaphore::new(settings.concurrency),
+            blocked_until: Mutex::default(),
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(super) fn token(&self) -> SecretString {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a call, again where that may help, and reads its answer.
+    pub(super) async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Failure> {
+        let answer = self.with_retries(call).await.and_then(|body| {
+            serde_json::from_slice(&body).map_err(|e| {
+                Failure::new(
+                    FailureKind::BadAnswer,
+                    format!("{} answered what is not understood: {e}", call.name()),
+                )
+            })
+        });
+        match &answer {
+            Ok(_) => self.health.ok(CONDITION),
+            Err(failure) if failure.kind.stops_readiness() => {
+                self.health.fails(CONDITION, failure.to_string());
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    async fn with_retries(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
+        let begun = self.clock.now();
+        let mut pause = FIRST_PAUSE;
+        let mut token_reloaded = false;
+        let mut attempt = 1;
+        loop {
+            self.wait_while_blocked(begun).await?;
+            let failure = match self.once(call).await {
+                Ok(body) => return Ok(body),
+                Err(failure) => failure,
+            };
+            if failure.kind == FailureKind::Unauthorized && !token_reloaded && self.reload_token() {
+                token_reloaded = true;
+                continue;
+            }
+            if !failure.kind.is_retryable() {
+                return Err(failure);
+            }
+            let asked = failure.retry_after;
+            let wait = asked.unwrap_or_else(|| pause.mul_f64(rand::random_range(0.5..1.0)));
+            if let (FailureKind::Throttled, Some(asked)) = (failure.kind, asked) {
+                self.block(asked);
+            }
+            let spent = self.clock.now().since(begun);
+            if attempt >= ATTEMPTS || spent + wait > PATIENCE {
+                return Err(failure);
+            }
+            tracing::debug!(endpoint = call.name(), attempt, ?wait, error = %failure, "asking again");
+            clock::sleep(&*self.clock, wait).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    /// Everybody leaves a throttling tenant alone until it said it may be asked again.
+    fn block(&self, pause: Duration) {
+        let until = self.clock.now().plus(pause);
+        let mut blocked = self.blocked_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *blocked = (*blocked).max(Some(until));
+    }
+
+    async fn wait_while_blocked(&self, begun: Timestamp) -> Result<(), Failure> {
+        let blocked = *self.blocked_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(until) = blocked else { return Ok(()) };
+        let now = self.clock.now();
+        if until.since(begun) > PATIENCE && until > now {
+            let left = until.since(now);
+            let message =
+                format!("Dynatrace throttles and wants no request until {until}; it is asked again then");
+            return Err(Failure { kind: FailureKind::Throttled, message, retry_after: Some(left) });
+        }
+        clock::sleep_until(&*self.clock, until).await;
+        Ok(())
+    }
+
+    async fn once(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
+        let _permit = self.permits.acquire().await.map_err(|_| closed())?;
+        let begun = Instant::now();
+        let answer = self.exchange(call).await;
+        let outcome = answer.as_ref().map_or_else(|e| e.kind.as_str(), |_| "ok");
+        let bytes = answer.as_ref().map_or(0, Vec::len);
+        self.metrics.call(&call.label(), outcome, (bytes, begun.elapsed()));
+        answer
+    }
+
+    async fn exchange(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
+        let name = call.name();
+        let token = self.token();
+        let mut request = self
+            .http
+            .request(call.method.clone(), endpoint(&self.base, call.path))
+            .query(&call.query)
+            .header("Authorization", format!("Api-Token {}", token.expose_secret()))
+            .header("Accept", "application/json");
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|e| self.broken(&name, &e))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.body(&name, response).await;
+        if !status.is_success() {
+            // The status says enough where the body of a refusal broke off.
+            let body = body.unwrap_or_default();
+            return Err(refusal((status, &headers, &body), &name, call.scope, self.clock.now()));
+        }
+        let body = body?;
+        if is_web_page(&headers, &body) {
+            return Err(Failure::new(FailureKind::WebPage, web_page(&name)));
+        }
+        Ok(body)
+    }
+
+    async fn body(&self, name: &str, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|e| self.broken(name, &e))? {
+            if body.len() + part.len() > LONGEST_BODY {
+                let message =
+                    format!("{name} answered more than {LONGEST_BODY} bytes; ask for less in the template");
+                return Err(Failure::new(FailureKind::BadAnswer, message));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+
+    /// Names a failure of the connection. The URL is left out: it may hold what is nobody's business.
+    fn broken(&self, name: &str, error: &reqwest::Error) -> Failure {
+        let cause = root_cause(error);
+        if error.is_timeout() {
+            let limit = self.settings.request_timeout;
+            let message = format!("{name} was not answered within {limit:?} (collector.request_timeout)");
+            return Failure::new(FailureKind::Timeout, message);
+        }
+        if error.is_connect() || error.is_request() {
+            let host = self.base.host_str().unwrap_or_default();
+            let message = format!(
+                "{host} cannot be reached ({cause}); check collector.url, the proxy, DNS and the certificate"
+            );
+            return Failure::new(FailureKind::Unreachable, message);
+        }
+        Failure::new(
+            FailureKind::CutOff,
+            format!("the answer of {name} broke off ({cause}); it is asked again"),
+        )
+    }
+
+    /// Reads the token file again; answers whether the token is another one now.
+    fn reload_token(&self) -> bool {
+        let Some(path) = &self.settings.token_file else { return false };
+        let Ok(text) = std::fs::read_to_string(path) else { return false };
+        let mut token = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = !text.trim().is_empty() && token.expose_secret() != text.trim();
+        if changed {
+            tracing::info!("the token file has changed; using the new token");
+            *token = text.trim().to_owned().into();
+        }
+        changed
+    }
+}
+
+fn closed() -> Failure {
+    Failure::new(FailureKind::Unavailable, "the collector is stopping")
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,160 @@
+//! Services and their instances: from a name to the entity that metrics are asked for, and back to names.
+
+use super::answer::{Entity, EntityPage};
+use super::client::{Call, Client};
+use super::selector::escape;
+use crate::config::ServiceMapping;
+use crate::source::{Failure, FailureKind, KnownService};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use vouch_proto::{Name, Timestamp};
+
+const SCOPE: &str = "entities.read";
+/// How long an id that was found for a name is used.
+const FRESH: Duration = Duration::from_secs(10 * 60);
+/// Most names that are remembered of each sort.
+const REMEMBERED: usize = 20_000;
+/// Most pages of one list: far more than a tenant has, so that a page key that repeats ends.
+const PAGES: usize = 2000;
+/// Ids asked for in one selector, which may hold 2,000 characters.
+const IDS_PER_CALL: usize = 30;
+
+/// What is known of the tenant's entities.
+#[derive(Debug, Default)]
+pub(super) struct Entities {
+    mappings: Vec<ServiceMapping>,
+    services: Mutex<BTreeMap<String, (String, Timestamp)>>,
+    names: Mutex<BTreeMap<String, String>>,
+}
+
+impl Entities {
+    pub(super) fn new(mappings: Vec<ServiceMapping>) -> Self {
+        Self { mappings, ..Self::default() }
+    }
+
+    /// The entity of a service: as the settings map it, else the one of that name.
+    pub(super) async fn service(
+        &self,
+        client: &Client,
+        environment: &Name,
+        service: &Name,
+    ) -> Result<String, Failure> {
+        let mapping = self
+            .mappings
+            .iter()
+            .find(|m| m.service == *service && m.environment.as_ref().is_none_or(|e| e == environment));
+        if let Some(id) = mapping.and_then(|m| m.entity_id.clone()) {
+            return Ok(id);
+        }
+        let name = mapping.and_then(|m| m.entity_name.clone()).unwrap_or_else(|| service.to_string());
+        if let Some((id, at)) = self.services.lock().unwrap_or_else(PoisonError::into_inner).get(&name)
+            && client.now().since(*at) < FRESH
+        {
+            return Ok(id.clone());
+        }
+        let selector = format!("type(\"SERVICE\"),entityName.equals(\"{}\")", escape(&name));
+        let id = pick(&name, list(client, &selector).await?)?;
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if services.len() >= REMEMBERED {
+            services.clear();
+        }
+        services.insert(name, (id.clone(), client.now()));
+        Ok(id)
+    }
+
+    /// Forgets a service, so that its id is looked up anew.
+    pub(super) fn forget(&self, id: &str) {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (known, _)| known != id);
+    }
+
+    /// Display names of entity ids; an id that the tenant does not know has none.
+    pub(super) async fn names(
+        &self,
+        client: &Client,
+        ids: &[String],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let mut unknown: Vec<&String> = Vec::new();
+        {
+            let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            unknown.extend(ids.iter().filter(|id| !known.contains_key(*id)));
+        }
+        for some in unknown.chunks(IDS_PER_CALL) {
+            let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
+            let entities = list(client, &format!("entityId({})", quoted.join(","))).await?;
+            let mut known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+            known.extend(entities.into_iter().map(|e| (e.entity_id, e.display_name)));
+        }
+        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(ids.iter().filter_map(|id| Some((id.clone(), known.get(id)?.clone()))).collect())
+    }
+
+    /// Every service of the tenant.
+    pub(super) async fn all_services(&self, client: &Client) -> Result<Vec<KnownService>, Failure> {
+        let entities = list(client, "type(\"SERVICE\")").await?;
+        let service = |e: Entity| KnownService { name: e.display_name, entity_id: e.entity_id };
+        Ok(entities.into_iter().map(service).collect())
+    }
+}
+
+/// The one entity that is meant by a name: the same spelling goes before the same letters.
+fn pick(name: &str, mut found: Vec<Entity>) -> Result<String, Failure> {
+    if found.iter().any(|e| e.display_name == name) {
+        found.retain(|e| e.display_name == name);
+    }
+    match found.as_slice() {
+        [one] => Ok(one.entity_id.clone()),
+        [] => Err(Failure::new(
+            FailureKind::UnknownService,
+            format!(
+                "Dynatrace knows no service named `{name}`; correct the name, or map it in collector.services with its entity_id"
+            ),
+        )),
+        many => {
+            let ids: Vec<&str> = many.iter().take(5).map(|e| e.entity_id.as_str()).collect();
+            let message = format!(
+                "{} services are named `{name}` ({}); name the one meant in collector.services with its entity_id",
+                many.len(),
+                ids.join(", ")
+            );
+            Err(Failure::new(FailureKind::AmbiguousService, message))
+        }
+    }
+}
+
+/// Every page of a list: the first names the selector, the others the page key alone.
+async fn list(client: &Client, selector: &str) -> Result<Vec<Entity>, Failure> {
+    let mut query = vec![("entitySelector", selector.to_owned()), ("pageSize", "500".to_owned())];
+    let mut entities = Vec::new();
+    for _ in 0..PAGES {
+        let page: EntityPage = client.send(&Call::get(&["entities"], query, SCOPE)).await?;
+        entities.extend(page.entities);
+        match page.next_page_key.filter(|key| !key.is_empty()) {
+            Some(key) => query = vec![("nextPageKey", key)],
+            None => return Ok(entities),
+        }
+    }
+    Err(Failure::new(FailureKind::BadAnswer, format!("entities has more than {PAGES} pages")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entity(id: &str, name: &str) -> Entity {
+        Entity { entity_id: id.into(), display_name: name.into() }
+    }
+
+    #[test]
+    fn a_name_means_one_service_or_is_refused() {
+        assert_eq!(pick("cart", vec![entity("S-1", "Cart"), entity("S-2", "cart")]).unwrap(), "S-2");
+        assert_eq!(pick("cart", vec![entity("S-1", "Cart")]).unwrap(), "S-1");
+        assert_eq!(pick("cart", vec![]).unwrap_err().kind, FailureKind::UnknownService);
+        let said = pick("cart", vec![entity("S-1", "cart"), entity("S-2", "cart")]).unwrap_err();
+        assert_eq!(said.kind, FailureKind::AmbiguousService);
+        assert!(said.message.contains("S-1, S-2") && said.message.contains("collector.services"), "{said}");
+    }
+}

@@ -1,0 +1,353 @@
+//! Dynatrace's Metrics API v2 as a source: plans the calls, names every odd answer, normalises the series.
+
+mod address;
+mod answer;
+mod client;
+mod entities;
+mod normalise;
+mod refusal;
+mod selector;
+mod token;
+mod unit;
+
+pub use address::base_url;
+pub use token::{SCOPES, watch_token};
+
+use self::answer::{Descriptor, MetricData, MetricResult};
+use self::client::{Call, Client};
+use self::entities::Entities;
+use self::normalise::Grid;
+use self::selector::EntityKind;
+use self::unit::{Conversion, conversion};
+use super::{Ask, Chunk, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading};
+use crate::config::TenantSettings;
+use crate::metrics::Metrics;
+use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use vouch_proto::{Name, Timestamp};
+use vouch_service::clock::SharedClock;
+use vouch_service::health::Health;
+
+const SCOPE: &str = "metrics.read";
+/// Most expressions of one metric selector.
+const SELECTORS_PER_CALL: usize = 10;
+/// Longest metric selector of one call; what is longer may not fit into a URL on the way.
+const LONGEST_SELECTOR: usize = 4000;
+/// How long what a descriptor says is believed.
+const DESCRIPTOR_FRESH: Duration = Duration::from_secs(3600);
+/// How long a metric counts as missing before it is looked for again.
+const MISSING_FRESH: Duration = Duration::from_secs(120);
+
+/// One tenant.
+#[derive(Debug)]
+pub struct Dynatrace {
+    client: Client,
+    entities: Entities,
+    environment: Option<Name>,
+    descriptors: Mutex<BTreeMap<String, (Result<Descriptor, Failure>, Timestamp)>>,
+}
+
+/// A metric that is ready to be asked for.
+#[derive(Debug, Clone)]
+struct Query<'a> {
+    ask: &'a MetricAsk,
+    kind: EntityKind,
+    conversion: Conversion,
+}
+
+impl Dynatrace {
+    /// A client of the tenant; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where the machine's certificates cannot be read.
+    pub fn new(
+        settings: &TenantSettings,
+        clock: SharedClock,
+        health: Health,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: Client::new(settings, clock, health, metrics)?,
+            entities: Entities::new(settings.services.clone()),
+            environment: settings.environment.clone(),
+            descriptors: Mutex::default(),
+        })
+    }
+
+    /// Unit and entities of a metric; `Err` where it is missing or its unit is of another kind than the template's.
+    async fn prepare<'a>(&self, ask: &'a MetricAsk) -> Result<Query<'a>, Failure> {
+        let key = selector::metric_key(&ask.query);
+        let (unit, entity_types) = match &key {
+            Some(key) => {
+                let descriptor = self.descriptor(key).await?;
+                (descriptor.unit.unwrap_or_default(), descriptor.entity_type.unwrap_or_default())
+            }
+            None => (String::new(), Vec::new()),
+        };
+        let unit = selector::unit_set_by(&ask.query).unwrap_or(unit);
+        let conversion = conversion(&unit, &ask.unit).ok_or_else(|| {
+            let message = format!(
+                "`{}` is in {unit}, which cannot be converted to {}; correct the metric's unit in the template",
+                ask.query, ask.unit
+            );
+            Failure::new(FailureKind::UnitMismatch, message)
+        })?;
+        Ok(Query { ask, kind: EntityKind::of(key.as_deref(), &entity_types), conversion })
+    }
+
+    async fn descriptor(&self, key: &str) -> Result<Descriptor, Failure> {
+        let now = self.client.now();
+        let known = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        if let Some((descriptor, at)) = known {
+            let fresh = if descriptor.is_ok() { DESCRIPTOR_FRESH } else { MISSING_FRESH };
+            if now.since(at) < fresh {
+                return descriptor;
+            }
+        }
+        let answer = self.client.send(&Call::get(&["metrics", key], Vec::new(), SCOPE)).await;
+        let answer: Result<Descriptor, Failure> = answer.map_err(|f| missing_metric(f, key));
+        let settled = answer.as_ref().map_or_else(|f| f.kind == FailureKind::UnknownMetric, |_| true);
+        if settled {
+            let mut descriptors = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
+            descriptors.insert(key.to_owned(), (answer.clone(), now));
+        }
+        answer
+    }
+
+    /// Asks for some metrics of like entities; each alone where one of them spoils the call for the others.
+    async fn query(
+        &self,
+        ask: &Ask,
+        service: &str,
+        some: &[Query<'_>],
+        reading: &mut Reading,
+    ) -> Result<(), Failure> {
+        match self.query_once(ask, service, some).await {
+            Ok(data) => self.take(ask, some, data, reading).await,
+            Err(failure) if failure.kind.is_about_a_metric() => match some {
+                [one] => {
+                    let failure = missing_metric(failure, &one.ask.query);
+                    reading.refused.push((one.ask.name.clone(), failure));
+                    Ok(())
+                }
+                _ => {
+                    for one in some {
+                        Box::pin(self.query(ask, service, std::slice::from_ref(one), reading)).await?;
+                    }
+                    Ok(())
+                }
+            },
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn query_once(&self, ask: &Ask, service: &str, some: &[Query<'_>]) -> Result<MetricData, Failure> {
+        let selectors: Vec<&str> = some.iter().map(|q| q.ask.query.as_str()).collect();
+        let mut query = vec![
+            ("metricSelector", selectors.join(",")),
+            ("resolution", "1m".to_owned()),
+            ("from", ask.window.start().as_millis().to_string()),
+            ("to", ask.window.end().as_millis().to_string()),
+        ];
+        let entities = some.first().and_then(|q| q.kind.selector(service));
+        query.extend(entities.map(|s| ("entitySelector", s)));
+        let data: MetricData = self.client.send(&Call::get(&["metrics", "query"], query, SCOPE)).await?;
+        if data.result.len() != some.len() {
+            let message =
+                format!("metrics/query answered {} results for {} metrics", data.result.len(), some.len());
+            return Err(Failure::new(FailureKind::BadAnswer, message));
+        }
+        Ok(data)
+    }
+
+    /// Adds an answer's series to the reading, or the reason why a metric has none.
+    async fn take(
+        &self,
+        ask: &Ask,
+        some: &[Query<'_>],
+        data: MetricData,
+        reading: &mut Reading,
+    ) -> Result<(), Failure> {
+        let names = self.host_names(some, &data.result).await?;
+        let grid = grid(ask, &data);
+        let general = general_failure(&data);
+        for (query, result) in some.iter().zip(&data.result) {
+            let read = match (&general, &grid) {
+                (Some(failure), _) => Err(failure.clone()),
+                (None, Err(failure)) => Err(failure.clone()),
+                (None, Ok(grid)) => normalise::series(query.ask, result, grid, &query.conversion, &names),
+            };
+            match (read, &grid) {
+                (Ok(series), Ok(grid)) => add(reading, grid, series),
+                (Err(failure), _) => reading.refused.push((query.ask.name.clone(), failure)),
+                (Ok(_), Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn host_names(
+        &self,
+        some: &[Query<'_>],
+        results: &[MetricResult],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let by_host = some.iter().zip(results).filter(|(query, _)| query.ask.by_host);
+        let values = by_host
+            .flat_map(|(_, r)| &r.data)
+            .flat_map(|d| d.dimension_map.values().flatten().chain(d.dimensions.iter().flatten()));
+        let ids: BTreeSet<String> = values.filter(|v| is_instance_id(v)).cloned().collect();
+        let ids: Vec<String> = ids.into_iter().collect();
+        self.entities.names(&self.client, &ids).await
+    }
+}
+
+/// Whether a dimension's value is the id of something that a service runs on.
+fn is_instance_id(value: &str) -> bool {
+    ["PROCESS_GROUP_INSTANCE-", "HOST-", "CONTAINER_GROUP_INSTANCE-"]
+        .iter()
+        .any(|prefix| value.starts_with(prefix))
+}
+
+fn missing_metric(failure: Failure, key: &str) -> Failure {
+    match failure.kind {
+        FailureKind::NotFound => {
+            let message = format!(
+                "the tenant has no metric `{key}` ({}); correct the query in the template, or define the metric in Dynatrace",
+                failure.message
+            );
+            Failure::new(FailureKind::UnknownMetric, message)
+        }
+        _ => failure,
+    }
+}
+
+/// The grid of an answer; one without any data says nothing about its step and is taken as asked.
+fn grid(ask: &Ask, data: &MetricData) -> Result<Grid, Failure> {
+    let empty = data.result.iter().all(|r| r.data.is_empty());
+    let resolution = if empty { Some("1m") } else { data.resolution.as_deref() };
+    Grid::of(resolution, ask.window, ask.settled_until)
+}
+
+/// What is wrong with the whole answer. A warning on top is repeated on the result that it is about: where one of
+/// them carries it, the others are none the worse.
+fn general_failure(data: &MetricData) -> Option<Failure> {
+    if data.next_page_key.is_some() {
+        return Some(Failure::new(
+            FailureKind::Incomplete,
+            "metrics/query answered with a further page; ask for fewer series",
+        ));
+    }
+    let repeated: Vec<&String> = data.result.iter().flat_map(|r| r.warnings.iter().flatten()).collect();
+    let unclaimed = data.warnings.iter().flatten().filter(|w| !repeated.contains(w));
+    unclaimed.filter_map(|w| normalise::warning(w)).next()
+}
+
+/// Adds series to the chunk of their step.
+fn add(reading: &mut Reading, grid: &Grid, series: Vec<vouch_proto::Series>) {
+    if !series.is_empty() {
+        reading.step = reading.step.max(grid.step);
+    }
+    let Some(window) = grid.window else { return };
+    match reading.chunks.iter_mut().find(|c| c.resolution == grid.step) {
+        Some(chunk) => chunk.series.extend(series),
+        None => reading.chunks.push(Chunk { resolution: grid.step, window, series }),
+    }
+}
+
+/// Cuts metrics of like entities into calls.
+fn calls<'q, 'a>(queries: &'q [Query<'a>]) -> Vec<&'q [Query<'a>]> {
+    let mut calls = Vec::new();
+    let (mut from, mut length) = (0, 0);
+    for (i, query) in queries.iter().enumerate() {
+        let more = query.ask.query.len() + 1;
+        let other = i > from && queries.get(from).is_some_and(|q| q.kind != query.kind);
+        if i > from && (other || i - from == SELECTORS_PER_CALL || length + more > LONGEST_SELECTOR) {
+            calls.extend(queries.get(from..i));
+            (from, length) = (i, 0);
+        }
+        length += more;
+    }
+    calls.extend(queries.get(from..).filter(|rest| !rest.is_empty()));
+    calls
+}
+
+#[async_trait]
+impl MetricSource for Dynatrace {
+    async fn read(&self, ask: &Ask) -> Result<Reading, Failure> {
+        if let Some(environment) = self.environment.as_ref().filter(|e| **e != ask.environment) {
+            let message = format!(
+                "this tenant holds environment `{environment}`, not `{}`; correct the deployment or collector.environment",
+                ask.environment
+            );
+            return Err(Failure::new(FailureKind::OtherEnvironment, message));
+        }
+        let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
+        let mut reading = Reading::default();
+        let mut queries = Vec::new();
+        for metric in &ask.metrics {
+            match self.prepare(metric).await {
+                Ok(query) => queries.push(query),
+                Err(failure)
+                    if failure.kind == FailureKind::UnitMismatch
+                        || failure.kind == FailureKind::UnknownMetric =>
+                {
+                    reading.refused.push((metric.name.clone(), failure));
+                }
+                Err(failure) if failure.kind == FailureKind::BadRequest => {
+                    reading.refused.push((metric.name.clone(), failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        queries.sort_by_key(|q| q.kind);
+        for some in calls(&queries) {
+            self.query(ask, &service, some, &mut reading).await?;
+        }
+        if reading.chunks.iter().all(|c| c.series.iter().all(|s| s.samples.iter().all(Option::is_none))) {
+            // Nothing at all: perhaps the service has got another entity.
+            self.entities.forget(&service);
+        }
+        reading.chunks.sort_by_key(|c| c.resolution);
+        Ok(reading)
+    }
+
+    async fn services(&self) -> Result<Vec<KnownService>, Failure> {
+        self.entities.all_services(&self.client).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_hold_ten_metrics_of_like_entities() {
+        let ask = MetricAsk { name: "m".into(), query: "q".repeat(100), unit: String::new(), by_host: false };
+        let query =
+            |kind| Query { ask: &ask, kind, conversion: Conversion { unit: String::new(), factor: 1.0 } };
+        let mut queries = vec![query(EntityKind::Service); 12];
+        queries.extend(vec![query(EntityKind::Host); 3]);
+        let sizes: Vec<usize> = calls(&queries).iter().map(|c| c.len()).collect();
+        assert_eq!(sizes, [10, 2, 3]);
+        assert!(calls(&[]).is_empty());
+        let long = MetricAsk { query: "q".repeat(1500), ..ask.clone() };
+        let long = vec![Query { ask: &long, ..query(EntityKind::Host) }; 3];
+        assert_eq!(calls(&long).iter().map(|c| c.len()).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[test]
+    fn a_warning_on_top_counts_unless_a_result_claims_it() {
+        let data = |top: &str, own: &str| -> MetricData {
+            serde_json::from_value(serde_json::json!({
+                "resolution": "1m", "warnings": [top], "result": [{"data": [], "warnings": [own]}]
+            }))
+            .unwrap()
+        };
+        let warning = "the metric has no such key";
+        assert_eq!(general_failure(&data(warning, warning)), None);
+        assert_eq!(general_failure(&data(warning, "other")).unwrap().kind, FailureKind::UnknownDimension);
+        assert_eq!(general_failure(&data("be nice", "")), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! What can be read off a metric selector: its key, its transformations, and the entities that it is about.
+
+/// Names that begin a transformation; everything before the first belongs to the key.
+const TRANSFORMATIONS: [&str; 31] = [
+    "splitBy",
+    "merge",
+    "avg",
+    "min",
+    "max",
+    "sum",
+    "count",
+    "median",
+    "value",
+    "auto",
+    "percentile",
+    "fold",
+    "last",
+    "lastReal",
+    "filter",
+    "names",
+    "parents",
+    "default",
+    "rate",
+    "delta",
+    "rollup",
+    "timeshift",
+    "sort",
+    "limit",
+    "partition",
+    "smooth",
+    "setUnit",
+    "toUnit",
+    "histogram",
+    "stdDev",
+    "variance",
+];
+
+/// Which entities a metric's first entity dimension names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EntityKind {
+    Service,
+    ProcessGroupInstance,
+    Host,
+    /// None that a service leads to: the query alone decides.
+    Other,
+}
+
+impl EntityKind {
+    /// The selector of these entities for a service; `None` where the query decides.
+    pub(super) fn selector(self, service_id: &str) -> Option<String> {
+        let service = format!("entityId(\"{}\")", escape(service_id));
+        match self {
+            Self::Service => Some(format!("type(\"SERVICE\"),{service}")),
+            Self::ProcessGroupInstance => Some(format!(
+                "type(\"PROCESS_GROUP_INSTANCE\"),toRelationships.runsOnProcessGroupInstance(type(\"SERVICE\"),{service})"
+            )),
+            Self::Host => {
+                Some(format!("type(\"HOST\"),toRelationships.runsOnHost(type(\"SERVICE\"),{service})"))
+            }
+            Self::Other => None,
+        }
+    }
+
+    /// By the key's prefix where that is enough, else by the entity types of the descriptor.
+    pub(super) fn of(key: Option<&str>, entity_types: &[String]) -> Self {
+        let Some(key) = key else { return Self::Service };
+        let plain = key.trim_matches('"');
+        for (prefix, kind) in [
+            ("builtin:service.", Self::Service),
+            ("calc:service.", Self::Service),
+            ("builtin:tech.", Self::ProcessGroupInstance),
+            ("builtin:pgi.", Self::ProcessGroupInstance),
+            ("builtin:host.", Self::Host),
+        ] {
+            if plain.starts_with(prefix) {
+                return kind;
+            }
+        }
+        let has = |name: &str| entity_types.iter().any(|t| t.eq_ignore_ascii_case(name));
+        if has("SERVICE") {
+            Self::Service
+        } else if has("PROCESS_GROUP_INSTANCE") {
+            Self::ProcessGroupInstance
+        } else if has("HOST") {
+            Self::Host
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// A text within the quotes of a selector.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('~', "~~").replace('"', "~\"")
+}
+
+/// The parts of a selector between colons that are outside parentheses and quotes; `None` for an expression.
+fn parts(query: &str) -> Option<Vec<&str>> {
+    let (mut depth, mut quoted, mut escaped, mut from) = (0_u32, false, false, 0);
+    let mut parts = Vec::new();
+    let mut after_space = false;
+    for (i, c) in query.char_indices() {
+        let was_escaped = std::mem::take(&mut escaped);
+        match c {
+            _ if was_escaped => {}
+            '~' => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' if i == 0 => return None,
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 => {
+                parts.extend(query.get(from..i));
+                from = i + 1;
+            }
+            '+' | '*' | '/' if depth == 0 => return None,
+            '-' if depth == 0 && after_space => return None,
+            _ => {}
+        }
+        after_space = c.is_whitespace();
+    }
+    parts.extend(query.get(from..));
+    Some(parts)
+}
+
+fn is_transformation(part: &str) -> bool {
+    let name = part.split('(').next().unwrap_or(part).trim();
+    TRANSFORMATIONS.contains(&name)
+}
+
+/// The metric key of a selector; `None` for an expression of several.
+pub(super) fn metric_key(query: &str) -> Option<String> {
+    let parts = parts(query.trim())?;
+    let key: Vec<&str> = parts.into_iter().take_while(|part| !is_transformation(part)).collect();
+    let key = key.join(":").trim().to_owned();
+    (!key.is_empty()).then_some(key)
+}
+
+/// The unit that a selector gives its values, where it changes that of the metric.
+pub(super) fn unit_set_by(query: &str) -> Option<String> {
+    let mut unit = None;
+    for part in parts(query.trim()).unwrap_or_default().into_iter().skip(1) {
+        let (name, rest) = part.split_once('(').unwrap_or((part, ""));
+        let arguments: Vec<&str> = rest.trim_end_matches(')').split(',').map(str::trim).collect();
+        match (name.trim(), arguments.as_slice()) {
+            ("setUnit", [to]) | ("toUnit", [_, to]) => unit = Some((*to).trim_matches('"').to_owned()),
+            ("count", _) => unit = Some("Count".to_owned()),
+            _ => {}
+        }
+    }
+    unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_ends_where_the_transformations_begin() {
+        for (query, key) in [
+            (
+                "builtin:service.response.time:splitBy(\"dt.entity.service\"):percentile(95)",
+                "builtin:service.response.time",
+            ),
+            ("calc:service.error_count:splitBy():value", "calc:service.error_count"),
+            ("custom:queue.depth:avg", "custom:queue.depth"),
+            ("my-metric.total", "my-metric.total"),
+            ("ext:a.b:filter(eq(\"x\",\"a:splitBy\")):sum", "ext:a.b"),
+            ("\"weird key: here\":avg", "\"weird key: here\""),
+        ] {
+            assert_eq!(metric_key(query).as_deref(), Some(key), "{query}");
+        }
+        for expression in ["(a:avg)/(b:avg)", "a:splitBy() / b", "a:avg - b:avg", "a:avg*100", ""] {
+            assert_eq!(metric_key(expression), None, "{expression}");
+        }
+    }
+
+    #[test]
+    fn units_that_a_selector_sets_are_seen() {
+        assert_eq!(unit_set_by("builtin:service.response.time:avg"), None);
+        assert_eq!(unit_set_by("a:avg:toUnit(MicroSecond,MilliSecond)").as_deref(), Some("MilliSecond"));
+        assert_eq!(unit_set_by("a:avg:setUnit(\"Second\")").as_deref(), Some("Second"));
+        assert_eq!(unit_set_by("builtin:service.response.time:splitBy():count").as_deref(), Some("Count"));
+    }
+
+    #[test]
+    fn each_metric_is_asked_for_its_own_entities() {
+        let of = |key: &str, types: &[&str]| {
+            EntityKind::of(Some(key), &types.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of("builtin:service.response.time", &[]), EntityKind::Service);
+        assert_eq!(of("builtin:tech.generic.cpu.usage", &["HOST"]), EntityKind::ProcessGroupInstance);
+        assert_eq!(of("builtin:host.cpu.usage", &[]), EntityKind::Host);
+        assert_eq!(
+            of("ext:some.metric", &["process_group_instance", "HOST"]),
+            EntityKind::ProcessGroupInstance
+        );
+        assert_eq!(of("custom:queue.depth", &[]), EntityKind::Other);
+        assert_eq!(EntityKind::Other.selector("SERVICE-1"), None);
+        let selector = EntityKind::ProcessGroupInstance.selector("SERVICE-1").unwrap();
+        assert!(selector.starts_with("type(\"PROCESS_GROUP_INSTANCE\"),toRelationships."), "{selector}");
+        assert_eq!(escape("a\"b~c"), "a~\"b~~c");
+    }
+}

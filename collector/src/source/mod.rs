@@ -1,0 +1,136 @@
+//! Where series come from. A new source is one file here, one line in `Source` settings and its recordings.
+
+pub mod dynatrace;
+mod failure;
+pub mod scripted;
+
+pub use failure::{Failure, FailureKind};
+
+use async_trait::async_trait;
+use std::fmt::Debug;
+use std::time::Duration;
+use vouch_proto::{Name, Series, Timestamp, Window};
+
+/// Coarsest step that can be judged.
+pub const COARSEST_STEP: Duration = Duration::from_secs(15 * 60);
+
+/// One metric that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricAsk {
+    /// Its name in the template.
+    pub name: String,
+    /// The source's own query.
+    pub query: String,
+    /// Unit wanted; empty takes the source's.
+    pub unit: String,
+    /// One series a host is meant, not one for the service.
+    pub by_host: bool,
+}
+
+/// A window of a service that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Environment of the service.
+    pub environment: Name,
+    /// The service.
+    pub service: Name,
+    /// What is wanted, each name once.
+    pub metrics: Vec<MetricAsk>,
+    /// Whole minutes.
+    pub window: Window,
+    /// Samples that end later are not complete yet and are left out.
+    pub settled_until: Timestamp,
+}
+
+/// Series of one step over one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The step.
+    pub resolution: Duration,
+    /// What the samples cover: whole steps within the window asked for.
+    pub window: Window,
+    /// One sample a step each; a gap is `None`.
+    pub series: Vec<Series>,
+}
+
+impl Chunk {
+    /// The part within `window`; `None` where it does not hold all of it in whole steps.
+    #[must_use]
+    pub fn slice(&self, window: Window) -> Option<Self> {
+        let step = i64::try_from(self.resolution.as_millis()).ok().filter(|s| *s > 0)?;
+        let skip = window.start().as_millis() - self.window.start().as_millis();
+        let length = window.end().as_millis() - window.start().as_millis();
+        if skip < 0 || window.end() > self.window.end() || skip % step != 0 || length % step != 0 {
+            return None;
+        }
+        let (skip, length) = (usize::try_from(skip / step).ok()?, usize::try_from(length / step).ok()?);
+        let cut = |s: &Series| {
+            let samples = s.samples.get(skip..skip + length)?.to_vec();
+            Some(Series { samples, ..s.clone() })
+        };
+        let series = self.series.iter().map(cut).collect::<Option<Vec<_>>>()?;
+        Some(Self { resolution: self.resolution, window, series })
+    }
+}
+
+/// What a source answered.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reading {
+    /// The finest first, one a step; empty where nothing is settled or everything was refused.
+    pub chunks: Vec<Chunk>,
+    /// The coarsest step that the source has for what was asked; zero where it did not say.
+    pub step: Duration,
+    /// Metrics that could not be had, by name; they have no series.
+    pub refused: Vec<(String, Failure)>,
+}
+
+/// A service that a source knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownService {
+    /// As the source calls it.
+    pub name: String,
+    /// The source's own id.
+    pub entity_id: String,
+}
+
+/// A source of series.
+#[async_trait]
+pub trait MetricSource: Debug + Send + Sync {
+    /// Reads a window.
+    ///
+    /// # Errors
+    /// Where nothing could be had for any metric; a metric that alone failed is in `Reading::refused`.
+    async fn read(&self, ask: &Ask) -> Result<Reading, Failure>;
+
+    /// The services that the source knows now.
+    ///
+    /// # Errors
+    /// Where they could not be listed.
+    async fn services(&self) -> Result<Vec<KnownService>, Failure>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_holds_whole_steps_or_nothing() {
+        let start: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+        let chunk = Chunk {
+            resolution: Duration::from_secs(300),
+            window: Window::around(start, 0, 15).unwrap(),
+            series: vec![Series {
+                metric: "cpu".into(),
+                host: None,
+                unit: String::new(),
+                samples: vec![Some(1.0), None, Some(3.0)],
+                query: String::new(),
+            }],
+        };
+        let part = chunk.slice(Window::around(start, 5, 15).unwrap()).unwrap();
+        assert_eq!(part.series[0].samples, [None, Some(3.0)]);
+        for (from, to) in [(1, 6), (-5, 5), (10, 20), (5, 9)] {
+            assert_eq!(chunk.slice(Window::around(start, from, to).unwrap()), None, "{from} {to}");
+        }
+    }
+}
