@@ -1,1 +1,48 @@
-//! vouch-simulator
+//! A Dynatrace tenant to develop, test and demonstrate against: scenarios with known answers, and recorded series.
+//!
+//! It answers over HTTP as Dynatrace does, also where Dynatrace is odd, and fails on demand. It reads no time of its
+//! own: the clock is given to it, so that it can run at any speed.
+
+mod calls;
+mod entity;
+mod error;
+mod fault;
+mod grid;
+mod http;
+mod metric;
+mod noise;
+mod point;
+mod query;
+mod scan;
+mod selector;
+mod simulator;
+mod time;
+mod world;
+
+pub use calls::Call;
+pub use fault::{Fault, FaultRule, ThrottleHeader};
+pub use simulator::{BuildError, Builder, Simulator, SimulatorHandle};
+pub use world::effect::{Effect, Rollout, WarmUp};
+pub use world::replay::{Case, CaseMetric, CaseSeries, ReplayError, read_cases};
+pub use world::scenario::{
+    CpuSpec, Deploy, DeploymentSpec, ErrorSpec, LatencySpec, LoadSpec, MissingSpec, Scenario, ScenarioError,
+    ServiceSpec,
+};
+
+/// The present, epoch milliseconds.
+pub type Clock = std::sync::Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Every scope that the simulator knows.
+pub const ALL_SCOPES: [&str; 4] = ["metrics.read", "entities.read", "events.read", "events.ingest"];
+
+/// The id of the simulated service of a name, e.g. `SERVICE-0123456789ABCDEF`.
+#[must_use]
+pub fn service_id(name: &str) -> String {
+    entity::id_of(entity::SERVICE, name)
+}
+
+/// The id of the process group instance of a service's host.
+#[must_use]
+pub fn instance_id(service: &str, host: &str) -> String {
+    entity::id_of(entity::INSTANCE, &format!("{}/{host}", service_id(service)))
+}

@@ -1,0 +1,44 @@
+//! What came in: query parameters and JSON bodies, with Dynatrace's errors instead of the framework's.
+
+use crate::error::ApiError;
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+
+/// The query parameters; of several with one name the first counts, unknown ones are ignored.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Query::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default()))
+    }
+}
+
+impl Parameters {
+    /// A parameter.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter, owned.
+    pub(super) fn owned(&self, name: &str) -> Option<String> {
+        self.get(name).map(str::to_owned)
+    }
+
+    /// Whether one of these is given.
+    pub(super) fn any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.get(name).is_some())
+    }
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// 400 with what is wrong.
+pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|e| ApiError::body("body", format!("Could not map JSON: {e}")))
+}

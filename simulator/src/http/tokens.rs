@@ -1,0 +1,39 @@
+//! `/api/v2/apiTokens/lookup`.
+
+use super::App;
+use super::auth::authenticate;
+use super::input::body;
+use crate::error::ApiError;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The token asked about. It has no `Debug`, so that it cannot reach a log.
+#[derive(Deserialize)]
+struct Lookup {
+    token: String,
+}
+
+/// `POST /api/v2/apiTokens/lookup`: any scope suffices.
+pub(super) async fn lookup(
+    State(app): State<App>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    authenticate(&app.shared, &headers)?;
+    let lookup: Lookup = body(&bytes)?;
+    let token = app.shared.tokens.iter().find(|t| t.secret == lookup.token);
+    let token = token.ok_or_else(|| ApiError::not_found("Token does not exist."))?;
+    Ok(Json(json!({
+        "id": token.id(),
+        "name": "simulator",
+        "enabled": true,
+        "personalAccessToken": false,
+        "owner": "simulator",
+        "creationDate": "2025-01-01T00:00:00.000Z",
+        "scopes": token.scopes,
+    })))
+}
