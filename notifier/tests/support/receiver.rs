@@ -19,6 +19,8 @@ pub enum Answer {
     Reset,
     /// With 200 and a body that never ends.
     Endless,
+    /// With 200 after a while.
+    Slowly(Duration),
     /// With 200 once the token is cancelled.
     Held(CancellationToken),
 }
@@ -42,8 +44,20 @@ struct Script {
     then: Option<Answer>,
     calls: Vec<Call>,
     live: Option<String>,
+    follows_calls: bool,
     probes: usize,
     surprises: Vec<String>,
+}
+
+impl Script {
+    fn live_version(&self, probe: &Call) -> Option<String> {
+        if !self.follows_calls {
+            return self.live.clone();
+        }
+        let key = probe.target.split("key=").nth(1)?.replace("%2F", "/");
+        let done = self.calls.iter().any(|call| call.headers["idempotency-key"] == key);
+        Some(if done { "2.0" } else { "2.1" }.to_owned())
+    }
 }
 
 /// The receiver. It ends with the test.
@@ -104,6 +118,11 @@ impl Receiver {
         self.script.lock().unwrap().live = Some(version.to_owned());
     }
 
+    /// A probe answers 2.0 once a call with its key has come, else 2.1.
+    pub fn follow_calls(&self) {
+        self.script.lock().unwrap().follows_calls = true;
+    }
+
     pub fn probes(&self) -> usize {
         self.script.lock().unwrap().probes
     }
@@ -142,7 +161,7 @@ async fn serve(mut stream: TcpStream, script: &Mutex<Script>) -> std::io::Result
         let mut script = script.lock().unwrap();
         if call.method == "GET" {
             script.probes += 1;
-            match script.live.clone() {
+            match script.live_version(&call) {
                 Some(live) => Err(format!("{{\"live_version\": \"{live}\"}}")),
                 None => {
                     script.surprises.push(format!("GET {}", call.target));
@@ -174,6 +193,10 @@ async fn serve(mut stream: TcpStream, script: &Mutex<Script>) -> std::io::Result
                 stream.write_all(b"4\r\nmore\r\n").await?;
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
+        }
+        Ok(Answer::Slowly(pause)) => {
+            tokio::time::sleep(pause).await;
+            write(&mut stream, 200, "", "").await
         }
         Ok(Answer::Held(until)) => {
             until.cancelled().await;
