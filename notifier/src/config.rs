@@ -34,7 +34,8 @@ impl std::str::FromStr for Mode {
         match word {
             "act" => Ok(Self::Act),
             "dry-run" => Ok(Self::DryRun),
-            "off" => Ok(Self::Off),
+            // YAML reads an unquoted `off` as `false`.
+            "off" | "false" => Ok(Self::Off),
             other => Err(format!("unknown value `{other}`, expected one of act, dry-run, off")),
         }
     }
@@ -236,7 +237,8 @@ fn read_rollback(
         Some(Some(environments)) => {
             for (environment, mode) in environments {
                 let field = format!("environments.{environment}");
-                let mode = mode.as_str().unwrap_or_default().parse::<Mode>();
+                let word = mode.as_str().map_or_else(|| mode.to_string(), str::to_owned);
+                let mode = word.parse::<Mode>();
                 match (Name::new(environment.clone()), mode) {
                     (Ok(environment), Ok(mode)) => {
                         policy.modes.insert(environment, mode);

@@ -1,5 +1,6 @@
 //! What becomes of a rollback whose receiver misbehaves, and of one that somebody who died has begun.
 
+#[cfg(test)]
 mod support;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use vouch_notifier::ledger::{Entry, FORMAT, State};
 use vouch_proto::Outcome;
 use vouch_service::clock::{Clock as _, SystemClock};
 
+#[cfg(test)]
 /// Publishes one Fail and answers the audit stream; the alerts go to the log.
 async fn ends(answers: Vec<Answer>, more: &str, left: Option<Entry>, live: Option<&str>) -> Vec<String> {
     let server = Server::start().await;
@@ -33,6 +35,7 @@ async fn ends(answers: Vec<Answer>, more: &str, left: Option<Entry>, live: Optio
     audit.into_iter().filter(|line| *line != "alert fail-alerts Done (dry) 1").collect()
 }
 
+#[cfg(test)]
 fn left_in(state: State) -> Option<Entry> {
     Some(Entry {
         version: FORMAT,
@@ -50,6 +53,7 @@ fn left_in(state: State) -> Option<Entry> {
     })
 }
 
+#[cfg(test)]
 fn orphan() -> Option<Entry> {
     let now = SystemClock.now();
     left_in(State::Acting { since: now.plus_minutes(-1), until: now.minus(Duration::from_millis(1)) })

@@ -1,6 +1,7 @@
 //! `kill -9` of the separate binary at any point between claim and record: never more than one rollback.
 //! `VOUCH_KILLS` says how often it is killed in each test.
 
+#[cfg(test)]
 mod support;
 
 use std::collections::BTreeMap;
@@ -11,22 +12,26 @@ use support::receiver::{Answer, Receiver};
 use support::{Bench, Server, verdict};
 use vouch_proto::{Action, ActionOutcome, Outcome, Purpose};
 
+#[cfg(test)]
 fn kills() -> usize {
     std::env::var_os("VOUCH_KILLS")
         .map_or(20, |n| n.to_string_lossy().parse().expect("VOUCH_KILLS is a number"))
 }
 
+#[cfg(test)]
 fn spawn(settings: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vouch-notifier"));
     command.args(["--health-listen", "127.0.0.1:0", "--settings"]).arg(settings);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+#[cfg(test)]
 fn kill(mut child: Child) {
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
+#[cfg(test)]
 /// Kills the binary once a verdict, lets one last process finish, and answers the rollbacks' records and calls by key.
 async fn ends(more: &str) -> (Vec<Action>, BTreeMap<String, usize>) {
     let server = Server::start().await;

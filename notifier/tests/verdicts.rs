@@ -1,5 +1,6 @@
 //! From a verdict on the stream to an action and its record, with a real nats-server each.
 
+#[cfg(test)]
 mod support;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use vouch_proto::{Cause, Outcome, Verdict};
 use vouch_service::clock::{Clock as _, ScaledClock, SystemClock};
 
+#[cfg(test)]
 fn webhooks(rollback: &Receiver, alert: &Receiver) -> String {
     format!(
         "notifier:\n  actions:\n  - {{name: undo, type: webhook, url: '{}', secret: s3cret, timeout: 2s}}\n  \
@@ -20,6 +22,7 @@ fn webhooks(rollback: &Receiver, alert: &Receiver) -> String {
     )
 }
 
+#[cfg(test)]
 /// A server, the outside, a receiver of rollbacks and one of alerts.
 async fn stage(undo: Vec<Answer>, chat: Vec<Answer>) -> (Server, Bench, Receiver, Receiver) {
     let server = Server::start().await;

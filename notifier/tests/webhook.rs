@@ -1,5 +1,6 @@
 //! The webhook against a strict receiver: the exact request, and what each answer leads to.
 
+#[cfg(test)]
 mod support;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use vouch_notifier::ledger::Probe;
 use vouch_notifier::policy::Rule;
 use vouch_proto::{Purpose, Timestamp, v1};
 
+#[cfg(test)]
 fn webhook(receiver: &Receiver, more: &str) -> Box<dyn Action> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let yaml = format!(
@@ -21,6 +23,7 @@ fn webhook(receiver: &Receiver, more: &str) -> Box<dyn Action> {
     settings(&yaml).actions[1].kind.build().unwrap()
 }
 
+#[cfg(test)]
 fn request() -> ActionRequest {
     let released = include_bytes!("../../proto/golden/verdict.json");
     let verdict = serde_json::from_slice::<v1::Verdict>(released).unwrap().try_into().unwrap();
@@ -36,6 +39,7 @@ fn request() -> ActionRequest {
     }
 }
 
+#[cfg(test)]
 async fn answered(answer: Answer) -> (Result<Done, ActionError>, Vec<Call>) {
     let receiver = Receiver::start(vec![answer]).await;
     let ended = webhook(&receiver, "").execute(&request()).await;
@@ -63,6 +67,7 @@ async fn the_request_is_the_documented_one() {
     golden("webhook_rollback.json", &call.body);
 }
 
+#[cfg(test)]
 /// A missing file is written, and the test fails so that it is committed.
 fn golden(file: &str, body: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(file);

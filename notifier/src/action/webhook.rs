@@ -55,7 +55,7 @@ impl WebhookSettings {
             }
         };
         let address = section.secret("url", "url_file");
-        if address.is_none() {
+        if address.is_none() && section.raw("url_file").is_none() {
             section
                 .refuse("url", "is missing; give the address to post to, or `url_file` where it is a secret");
         }
@@ -64,6 +64,7 @@ impl WebhookSettings {
         let probe_url = endpoint("probe_url", probe_address, section);
         let secret = section.secret("secret", "secret_file");
         match (section.flag("unsigned", false), &secret) {
+            (false, None) if section.raw("secret_file").is_some() => {}
             (false, None) => section.refuse(
                 "secret_file",
                 "is missing; it signs what is sent. Set `unsigned: true` where the receiver cannot check it",
