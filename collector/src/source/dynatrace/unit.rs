@@ -1,13 +1,14 @@
 //! Units: Dynatrace's names, Vouch's names, and the factor between two of a kind.
 
 /// Units of a kind by what one of them is in the first of the kind.
-const KINDS: [(&str, &[(&str, f64)]); 4] = [
+const KINDS: [(&str, &[(&str, f64)]); 5] = [
     (
         "ms",
         &[
             ("ms", 1.0),
             ("MilliSecond", 1.0),
             ("us", 1e-3),
+            ("µs", 1e-3),
             ("MicroSecond", 1e-3),
             ("ns", 1e-6),
             ("NanoSecond", 1e-6),
@@ -19,11 +20,16 @@ const KINDS: [(&str, &[(&str, f64)]); 4] = [
         ],
     ),
     ("percent", &[("percent", 1.0), ("Percent", 1.0), ("%", 1.0), ("Ratio", 100.0)]),
-    ("count", &[("count", 1.0), ("Count", 1.0)]),
+    ("count", &[("count", 1.0), ("Count", 1.0), ("1", 1.0)]),
+    (
+        "1/min",
+        &[("1/min", 1.0), ("PerMinute", 1.0), ("1/s", 60.0), ("PerSecond", 60.0), ("PerHour", 1.0 / 60.0)],
+    ),
     (
         "bytes",
         &[
             ("bytes", 1.0),
+            ("B", 1.0),
             ("Byte", 1.0),
             ("KiloByte", 1e3),
             ("KibiByte", 1024.0),
@@ -82,6 +88,9 @@ mod tests {
             ("Percent", "percent", "percent", 1.0),
             ("Count", "count", "count", 1.0),
             ("KibiByte", "bytes", "bytes", 1024.0),
+            ("PerMinute", "1/min", "1/min", 1.0),
+            ("PerSecond", "1/min", "1/min", 60.0),
+            ("Percent", "%", "%", 1.0),
             ("MicroSecond", "", "ms", 1e-3),
             ("MilliCores", "", "MilliCores", 1.0),
             ("MilliCores", "millicores", "millicores", 1.0),
@@ -95,7 +104,9 @@ mod tests {
 
     #[test]
     fn units_of_two_kinds_are_never_converted() {
-        for (from, wanted) in [("Percent", "ms"), ("MilliCores", "percent"), ("Count", "jobs")] {
+        for (from, wanted) in
+            [("Percent", "ms"), ("MilliCores", "percent"), ("Count", "jobs"), ("PerMinute", "count")]
+        {
             assert_eq!(conversion(from, wanted), None, "{from} to {wanted}");
         }
     }

@@ -1,0 +1,263 @@
+//! A nats-server of its own per test, a simulated tenant, and a collector between them, on a clock that runs fast.
+
+use async_nats::jetstream::consumer::pull;
+use futures::StreamExt as _;
+use prost::Message as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use vouch_collector::metrics::Metrics;
+use vouch_collector::record::CollectionRecord;
+use vouch_collector::source::MetricSource;
+use vouch_collector::{CollectorSettings, build, build_with};
+use vouch_proto::envelope::{self, Origin};
+use vouch_proto::subject::{self, COLLECTION_BUCKET, SERIES};
+use vouch_proto::{Deployment, Invalid, Name, SeriesBatch, Timestamp, v1};
+use vouch_service::clock::{ScaledClock, SharedClock};
+use vouch_service::health::Health;
+use vouch_service::nats::{Nats, NatsSettings, headers};
+use vouch_service::run::Context;
+use vouch_service::settings::Document;
+use vouch_service::shutdown::Tasks;
+use vouch_simulator::{ALL_SCOPES, FaultRule, Scenario, Simulator, SimulatorHandle};
+
+pub(crate) const TOKEN: &str = "dt0c01.ALLSCOPES.SECRET1";
+const PATIENCE: Duration = Duration::from_secs(45);
+
+struct Server {
+    child: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/nats/bin/nats-server");
+        let program = if own.exists() { own } else { PathBuf::from("nats-server") };
+        let child = Command::new(program)
+            .args(["-js", "-a", "127.0.0.1", "-p", "-1", "-sd"])
+            .arg(folder.path())
+            .arg("--ports_file_dir")
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server on PATH or in .tools: `./dev setup` brings it");
+        let ports = folder.path().join(format!("nats-server_{}.ports", child.id()));
+        for _ in 0..500 {
+            let written = std::fs::read(&ports).ok();
+            if let Some(ports) = written.and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok()) {
+                return Self { child, url: ports["nats"][0].as_str().unwrap().to_owned(), _folder: folder };
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nats-server wrote no ports file");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Everything that a test needs. The tenant serves until the test ends.
+pub(crate) struct World {
+    server: Server,
+    pub(crate) nats: Nats,
+    pub(crate) clock: SharedClock,
+    pub(crate) tenant: SimulatorHandle,
+    pub(crate) token_file: PathBuf,
+    url: String,
+    tasks: Tasks,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.stop().cancel();
+    }
+}
+
+pub(crate) fn name(s: &str) -> Name {
+    Name::new(s).unwrap()
+}
+
+/// The beginning of every test, on the injected clock.
+pub(crate) fn noon() -> Timestamp {
+    "2026-11-18T12:00:00Z".parse().unwrap()
+}
+
+/// A running collector.
+pub(crate) struct Collector {
+    pub(crate) tasks: Tasks,
+    pub(crate) health: Health,
+}
+
+impl Collector {
+    /// Stops it and checks that it drains in time.
+    pub(crate) async fn stop(self) {
+        self.tasks.stop().cancel();
+        assert!(self.tasks.drain(Duration::from_secs(5)).await, "drained in time");
+    }
+}
+
+impl World {
+    /// A clock that runs `speed` times faster, a tenant with one healthy service, and a nats-server.
+    pub(crate) async fn new(speed: f64) -> Self {
+        let server = Server::start().await;
+        let clock: SharedClock = Arc::new(ScaledClock::starting_at(noon(), speed));
+        let tasks = Tasks::default();
+        let reading = clock.clone();
+        let simulator = Simulator::builder()
+            .scenario(Scenario::named("healthy").unwrap())
+            .start_ms(noon().as_millis())
+            .clock(Arc::new(move || reading.now().as_millis()))
+            .token(TOKEN, &ALL_SCOPES)
+            .build()
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let (tenant, stop) = (simulator.handle(), tasks.stop().clone());
+        tasks.spawn(async move { simulator.serve(listener, stop).await.unwrap() });
+        let folder = tempfile::tempdir().unwrap();
+        let token_file = folder.path().join("token");
+        std::fs::write(&token_file, TOKEN).unwrap();
+        let nats = Nats::connect(&nats_settings(&server.url), "test").await.unwrap();
+        Self { server, nats, clock, tenant, token_file, url, tasks, _folder: folder }
+    }
+
+    fn settings(&self) -> CollectorSettings {
+        let yaml = format!(
+            "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s}}",
+            self.url,
+            self.token_file.display()
+        );
+        let document = Document::parse(&yaml).unwrap();
+        let mut invalid = Invalid::default();
+        let settings = CollectorSettings::read(&mut document.section(), &mut invalid);
+        invalid.into_result().unwrap();
+        settings
+    }
+
+    async fn context(&self) -> (Context, Collector) {
+        let collector = Collector { tasks: Tasks::default(), health: Health::default() };
+        let nats = Nats::open(&nats_settings(&self.server.url), "collector").await.unwrap();
+        let (tasks, health) = (collector.tasks.clone(), collector.health.clone());
+        (Context { nats, clock: self.clock.clone(), tasks, health }, collector)
+    }
+
+    /// A collector against the tenant.
+    pub(crate) async fn collector(&self) -> Collector {
+        let (context, collector) = self.context().await;
+        build(self.settings(), context).await.unwrap();
+        collector
+    }
+
+    /// A collector against a source of the test's.
+    pub(crate) async fn collector_of(&self, source: Arc<dyn MetricSource>) -> Collector {
+        let (context, collector) = self.context().await;
+        build_with(self.settings(), context, source, Metrics::default()).await.unwrap();
+        collector
+    }
+
+    pub(crate) fn fault(&self, rule: FaultRule) {
+        self.tenant.add_fault(rule).unwrap();
+    }
+
+    /// A five-minute verification of the healthy service, with all traffic on it now.
+    pub(crate) fn deployment(&self) -> Deployment {
+        let mut deployment = Deployment::new(name("prod"), name("checkout"), name("1.1.0"));
+        deployment.verification.duration = Some(Duration::from_secs(300));
+        deployment.occurred_at = Some(self.clock.now());
+        deployment
+    }
+
+    /// Announces it.
+    pub(crate) async fn announce(&self, deployment: &Deployment) {
+        let wire = v1::Deployment::from(deployment.clone());
+        let id =
+            format!("{:?}.{:?}.{:?}", deployment.phase, deployment.occurred_at, deployment.verification_id);
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let origin = Origin { source: "test", id: &id, time: self.clock.now(), traceparent: Some(trace) };
+        let (sealed, body) = envelope::seal(&wire, &origin).unwrap();
+        self.publish(deployment, sealed, body).await;
+    }
+
+    pub(crate) async fn publish(&self, about: &Deployment, head: Vec<(&'static str, String)>, body: Vec<u8>) {
+        let topic = subject::deployment(&about.environment, &about.service);
+        vouch_service::publish::publish(&self.nats, topic, headers(head), body.into()).await.unwrap();
+    }
+
+    /// Every batch from the first on, until `enough` says so; the messages' headers beside them.
+    pub(crate) async fn batches(
+        &self,
+        enough: impl Fn(&[SeriesBatch]) -> bool,
+    ) -> (Vec<SeriesBatch>, Vec<async_nats::HeaderMap>) {
+        let stream = self.nats.jetstream.get_stream(SERIES.name).await.unwrap();
+        let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
+        let mut messages = consumer.messages().await.unwrap();
+        let (mut batches, mut heads) = (Vec::new(), Vec::new());
+        let read = tokio::time::timeout(PATIENCE, async {
+            while !enough(&batches) {
+                let message = messages.next().await.unwrap().unwrap();
+                heads.push(message.headers.clone().unwrap());
+                let wire = v1::SeriesBatch::decode(message.payload.clone()).unwrap();
+                batches.push(SeriesBatch::try_from(wire).unwrap());
+            }
+        });
+        if read.await.is_err() {
+            let windows: Vec<String> =
+                batches.iter().map(|b| format!("{} r{} {:?}", b.window, b.revision, b.errors)).collect();
+            panic!("not enough in {PATIENCE:?}; came:\n{}", windows.join("\n"));
+        }
+        (batches, heads)
+    }
+
+    /// The only collection, once `ready` says so.
+    pub(crate) async fn collection(&self, ready: impl Fn(&CollectionRecord) -> bool) -> CollectionRecord {
+        let store = self.nats.bucket(&COLLECTION_BUCKET).await.unwrap();
+        let mut last = None;
+        for _ in 0..PATIENCE.as_millis() / 50 {
+            let keys: Vec<_> = store.keys().await.unwrap().collect().await;
+            if let [Ok(key)] = keys.as_slice() {
+                let record = CollectionRecord::read(&store.get(key).await.unwrap().unwrap()).unwrap();
+                if ready(&record) {
+                    return record;
+                }
+                last = Some(record);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the collection is {last:?}");
+    }
+}
+
+fn nats_settings(url: &str) -> NatsSettings {
+    NatsSettings {
+        servers: vec![url.parse().unwrap()],
+        user: None,
+        credentials_file: None,
+        ca_file: None,
+        replicas: 1,
+    }
+}
+
+/// How far the verification has been read, by the watermarks of what came.
+pub(crate) fn watermark(batches: &[SeriesBatch]) -> Option<Timestamp> {
+    batches.iter().map(|b| b.watermark).max()
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} did not come true");
+}
