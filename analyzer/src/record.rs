@@ -62,6 +62,8 @@ pub struct Record {
     pub verdict: Option<Verdict>,
     /// W3C trace context of the announcement.
     pub traceparent: Option<String>,
+    /// No revision of the verdict will follow.
+    pub settled: bool,
 }
 
 /// What opens a verification, besides the deployment itself.
@@ -106,6 +108,7 @@ impl Record {
             aborted: deployment.phase == Phase::Aborted,
             verdict: None,
             traceparent: opening.traceparent,
+            settled: false,
         };
         record.plan(traffic_at, opening.template, patience);
         record
@@ -145,6 +148,12 @@ impl Record {
         } else {
             self.deployment.verification.baseline.clone()
         };
+    }
+
+    /// Whether there is something left to do: a verdict, or the confirmation of one.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        !self.settled
     }
 
     /// Why there will be no judging any more, where that is so.
@@ -208,6 +217,7 @@ impl From<Record> for v1::Verification {
             verdict: r.verdict.map(Into::into),
             duration: Some(wire_duration(r.duration)),
             traceparent: r.traceparent.unwrap_or_default(),
+            settled: r.settled,
         }
     }
 }
@@ -243,6 +253,7 @@ impl TryFrom<v1::Verification> for Record {
             aborted: r.aborted,
             verdict: r.verdict.map(Verdict::try_from).transpose()?,
             traceparent: some(r.traceparent),
+            settled: r.settled,
         })
     }
 }

@@ -1,9 +1,10 @@
 //! One running verification: takes in records and batches, and says at any instant what is to be published. Pure:
 //! whoever is given the same record and the same batches arrives at the same verdict.
 
-use crate::coverage::LEAST_USABLE_MINUTES;
+use crate::coverage::MIN_USABLE_MINUTES;
 use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
+use crate::sequential::Thresholds;
 use crate::window::Assembly;
 use std::time::Duration;
 use vouch_proto::{
@@ -15,6 +16,9 @@ use vouch_proto::{
 /// ends as `Error` without waiting for its deadline.
 const HOPELESS_AFTER: Duration = Duration::from_secs(3 * 60);
 
+/// How long a Fail whose evidence does not suffice to act alone is watched for more.
+const CONFIRMATION_MINUTES: i64 = 10;
+
 /// What is to be published now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -24,6 +28,10 @@ pub enum Step {
     Progress(Box<v1::Progress>),
     /// It has ended.
     Final(Box<Verdict>),
+    /// The evidence has grown strong enough to act alone.
+    Revised(Box<Verdict>),
+    /// It has ended, and no revision will follow.
+    Settled,
 }
 
 /// A verification in the hands of its owner.
@@ -90,6 +98,9 @@ impl Verification {
     /// What is to be published at this instant.
     #[must_use]
     pub fn step(&mut self, now: Timestamp) -> Step {
+        if let Some(verdict) = self.record.verdict.clone() {
+            return self.confirm(verdict, now);
+        }
         if let Some((cause, reason)) = self.record.ended_by() {
             return self.end(Outcome::Inconclusive, cause, reason, now);
         }
@@ -131,6 +142,40 @@ impl Verification {
             return Some(self.end_judged(now));
         }
         (self.judged >= total && total > 0).then(|| self.end_judged(now))
+    }
+
+    /// Goes on after a Fail until the evidence suffices to act alone, for some minutes.
+    fn confirm(&mut self, verdict: Verdict, now: Timestamp) -> Step {
+        let (Some(window), Some(failed_at)) = (self.record.verification, verdict.failed_at_minute) else {
+            return Step::Settled;
+        };
+        let last = (i64::from(failed_at) + CONFIRMATION_MINUTES).min(self.assembly.minutes_total(window));
+        let confirmable =
+            verdict.outcome == Outcome::Fail && !verdict.rollback_grade && self.record.ended_by().is_none();
+        if !confirmable || (now >= self.record.deadline && self.judged < last) {
+            return Step::Settled;
+        }
+        let seen = self.assembly.minutes_seen(window).min(last);
+        if seen <= self.judged || !self.assembly.has_baseline(&self.record.baseline) {
+            return Step::Wait;
+        }
+        let Some(case) = self.assembly.case(&self.record, &self.template) else { return Step::Wait };
+        self.judged = seen;
+        let strict = strict(&self.settings);
+        let judgement = judge::judge_until(&case, seen, &strict);
+        if judgement.outcome == Some(Outcome::Fail) {
+            let reason = format!("{} (revised: the evidence has grown)", judgement.reason);
+            self.judgement = Some(judgement);
+            return Step::Revised(Box::new(Verdict {
+                revision: verdict.revision + 1,
+                rollback_grade: true,
+                reason,
+                metrics: self.results(),
+                decided_at: now,
+                ..verdict
+            }));
+        }
+        if seen >= last { Step::Settled } else { Step::Wait }
     }
 
     /// Ends with what the judge says; a judged metric that the source refused bars Pass.
@@ -317,11 +362,18 @@ impl Verification {
     }
 }
 
+/// Settings under which only evidence that suffices to act alone fails.
+fn strict(settings: &JudgeSettings) -> JudgeSettings {
+    let rollback = settings.thresholds.rollback;
+    let thresholds = Thresholds { fail: rollback, fail_at_end: rollback, rollback };
+    JudgeSettings { thresholds, ..settings.clone() }
+}
+
 /// Why the judge could not tell.
 pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
     if judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
         Cause::NoData
-    } else if judgement.usable_minutes < LEAST_USABLE_MINUTES {
+    } else if judgement.usable_minutes < MIN_USABLE_MINUTES {
         Cause::TooFewSamples
     } else {
         Cause::NoTraffic
@@ -359,7 +411,9 @@ mod tests {
     fn verdict(step: Step) -> Verdict {
         match step {
             Step::Final(verdict) => *verdict,
-            Step::Wait | Step::Progress(_) => panic!("not ended: {step:?}"),
+            Step::Wait | Step::Progress(_) | Step::Revised(_) | Step::Settled => {
+                panic!("not ended: {step:?}")
+            }
         }
     }
 
@@ -477,8 +531,51 @@ mod tests {
         v.on_batch(&batch(0, 1, 100.0));
         match v.step(at(3)) {
             Step::Progress(progress) => assert_eq!((progress.minutes_seen, progress.minutes_total), (1, 15)),
-            Step::Wait | Step::Final(_) => panic!("no progress"),
+            Step::Wait | Step::Final(_) | Step::Revised(_) | Step::Settled => panic!("no progress"),
         }
+    }
+
+    #[test]
+    fn a_fail_below_rollback_grade_is_confirmed_by_a_revision() {
+        let mut v = with_baseline();
+        // So much more evidence than for a Fail that it cannot come in the same minute.
+        let thresholds = Thresholds { rollback: 12.0, ..Thresholds::default() };
+        v.settings = JudgeSettings { thresholds, ..JudgeSettings::default() };
+        let mut first = None;
+        for minute in 0..15 {
+            v.on_batch(&batch(minute, minute + 1, 150.0));
+            match v.step(at(minute + 3)) {
+                Step::Final(verdict) => {
+                    assert!(!verdict.rollback_grade);
+                    let mut record = running();
+                    record.state = State::Final;
+                    record.verdict = Some((*verdict).clone());
+                    v.on_record(record);
+                    first = Some(*verdict);
+                }
+                Step::Revised(verdict) => {
+                    let first = first.unwrap();
+                    assert_eq!((verdict.revision, first.revision), (1, 0));
+                    assert!(verdict.rollback_grade);
+                    assert_eq!(verdict.failed_at_minute, first.failed_at_minute);
+                    return;
+                }
+                Step::Wait | Step::Progress(_) => {}
+                Step::Settled => panic!("settled without a revision"),
+            }
+        }
+        panic!("never failed");
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_revised_is_settled() {
+        let mut v = with_baseline();
+        let mut record = running();
+        let passed = run(&mut with_baseline(), |_| 100.0);
+        record.state = State::Final;
+        record.verdict = Some(passed);
+        v.on_record(record);
+        assert_eq!(v.step(at(20)), Step::Settled);
     }
 
     #[test]

@@ -240,6 +240,12 @@ fn check_version(version: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An ordered consumer over everything that a stream keeps on these subjects.
+#[must_use]
+pub fn from_the_start(subjects: &str) -> pull::OrderedConfig {
+    pull::OrderedConfig { filter_subject: subjects.to_owned(), ..Default::default() }
+}
+
 /// Whether a message that keeps coming back counts as poison.
 #[must_use]
 pub fn is_poison(delivered: i64, explained: bool) -> bool {

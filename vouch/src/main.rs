@@ -1,1 +1,72 @@
-fn main() {}
+//! `vouch`, the command line: verify a deployment, judge cases offline, run everything in one process, try it.
+
+mod client;
+mod command;
+mod exit;
+mod output;
+mod settings;
+
+use clap::{Parser, Subcommand};
+use command::{check, demo, judge, up, verify, watch};
+use std::process::ExitCode;
+
+/// Did this change make the service worse?
+#[derive(Debug, Parser)]
+#[command(name = "vouch", version, about, after_help = exit::TABLE, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show Vouch at work: a simulated Dynatrace, a healthy deployment, a bad one, a rollback. Takes about a minute.
+    Demo(demo::Arguments),
+    /// Run collector, analyzer and notifier in one process.
+    Up(up::Arguments),
+    /// Verify a deployment and wait for the verdict; the exit code says how it ended.
+    Verify(Box<verify::Arguments>),
+    /// Follow a verification to its verdict.
+    Watch(watch::Arguments),
+    /// Judge verification cases from a file, one JSON object a line, offline.
+    Judge(judge::Arguments),
+    /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
+    Check(check::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // clap's own code 2 would read as Inconclusive.
+            let code = if e.use_stderr() { exit::USAGE } else { exit::OK };
+            e.print().ok();
+            return code.into();
+        }
+    };
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed before");
+    }
+    if let Command::Judge(arguments) = arguments.command {
+        return judge::run(&arguments).into();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            output::error(&format!("the runtime does not start: {e}"));
+            return exit::ERROR.into();
+        }
+    };
+    runtime.block_on(dispatch(arguments.command)).into()
+}
+
+async fn dispatch(command: Command) -> exit::Code {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Verify(arguments) => verify::run(*arguments).await,
+        Command::Watch(arguments) => watch::run(arguments).await,
+        Command::Check(arguments) => check::run(arguments).await,
+        Command::Judge(arguments) => judge::run(&arguments),
+    }
+}

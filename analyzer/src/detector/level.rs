@@ -223,9 +223,9 @@ impl Group {
         let running: Vec<&Host> = hosts.iter().filter(|host| t >= host.switch).collect();
         let seen = |host: &&Host| host.observations.get(t).copied();
         let mut all: Vec<Observation> = running.iter().filter_map(seen).collect();
-        if all.iter().any(|one| one.age_min >= YOUNG_MIN) {
-            all.retain(|one| one.age_min >= YOUNG_MIN);
-        }
+        // Hosts that have just switched would warm the others' mean up again, so they wait until they have settled.
+        let oldest = all.iter().map(|one| one.age_min).fold(0.0, f64::max);
+        all.retain(|one| one.age_min >= oldest.min(YOUNG_MIN));
         let counted: Vec<f64> = all.iter().map(|one| one.residual).filter(|r| r.is_finite()).collect();
         let (k, total) = (counted.len().max(1) as f64, hosts.len() as f64);
         let own = (self.host_sigma * self.host_sigma - self.noise.sigma * self.noise.sigma).max(0.0);

@@ -2,7 +2,7 @@
 //! partition goes to another.
 
 use super::{Shared, task};
-use crate::record::{Record, State};
+use crate::record::Record;
 use anyhow::Context as _;
 use async_nats::jetstream::kv::{Entry, Operation};
 use futures::StreamExt as _;
@@ -77,7 +77,7 @@ impl Owner {
                     "a verification's record is unreadable"
                 );
             }
-            Ok(record) if record.state == State::Final => {
+            Ok(record) if !record.is_open() => {
                 if let Some(open) = self.open.remove(&record.verification_id)
                     && let Some(task) = open.running
                 {

@@ -227,13 +227,21 @@ impl Store {
 
     /// Changes the record of a verification that is still open. `None` where there is none of that id.
     async fn change_open(&self, id: &str, change: impl Fn(&mut Record)) -> anyhow::Result<Option<Record>> {
+        self.change_record(id, |record| {
+            if record.state != State::Final {
+                change(record);
+            }
+        })
+        .await
+    }
+
+    /// Changes the record of a verification. `None` where there is none of that id.
+    async fn change_record(&self, id: &str, change: impl Fn(&mut Record)) -> anyhow::Result<Option<Record>> {
         bucket::change(&self.verifications, &subject::id_key(id), |before| {
             let Some(bytes) = before else { return Ok(Change::Keep(None)) };
             let before = read::<v1::Verification, Record>(bytes)?;
             let mut record = before.clone();
-            if record.state != State::Final {
-                change(&mut record);
-            }
+            change(&mut record);
             Ok(if record == before {
                 Change::Keep(Some(record))
             } else {
@@ -266,18 +274,9 @@ impl Store {
 
     /// Publishes the final verdict where there is none yet, and writes the one that counts into the record.
     pub(crate) async fn conclude(&self, record: &Record, verdict: Verdict) -> anyhow::Result<Verdict> {
-        let topic = subject::verdict(&verdict.environment, &verdict.service, &verdict.verification_id);
-        let id = format!("{}.{}", verdict.verification_id, verdict.revision);
-        let origin = Origin {
-            source: "vouch/analyzer",
-            id: &id,
-            time: verdict.decided_at,
-            traceparent: record.traceparent.as_deref(),
-        };
-        let (sealed, body) = envelope::seal(&v1::Verdict::from(verdict), &origin)?;
-        publish_once(&self.nats, topic.clone(), headers(sealed), Bytes::from(body), 0).await?;
+        self.publish_verdict(record, verdict, 0).await?;
         // Whoever was first has decided: what stands on the subject is the verdict.
-        let decided = self.published(&topic).await?;
+        let (decided, _) = self.published(record).await?;
         let verdict = decided.clone();
         let final_record = move |record: &mut Record| {
             record.state = State::Final;
@@ -288,12 +287,46 @@ impl Store {
         Ok(decided)
     }
 
-    async fn published(&self, topic: &str) -> anyhow::Result<Verdict> {
+    /// Publishes a revision of the verdict after the one that stands, and writes the newest into the record.
+    pub(crate) async fn revise(&self, record: &Record, revised: Verdict) -> anyhow::Result<Verdict> {
+        let (standing, sequence) = self.published(record).await?;
+        if standing.revision < revised.revision {
+            self.publish_verdict(record, revised, sequence).await?;
+        }
+        let (newest, _) = self.published(record).await?;
+        let verdict = newest.clone();
+        self.change_record(&newest.verification_id, move |record| record.verdict = Some(verdict.clone()))
+            .await?;
+        Ok(newest)
+    }
+
+    /// Notes that no revision will follow.
+    pub(crate) async fn settle(&self, id: &str) -> anyhow::Result<()> {
+        self.change_record(id, |record| record.settled = true).await.map(|_| ())
+    }
+
+    async fn publish_verdict(&self, record: &Record, verdict: Verdict, expected: u64) -> anyhow::Result<()> {
+        let topic = subject::verdict(&verdict.environment, &verdict.service, &verdict.verification_id);
+        let id = format!("{}.{}", verdict.verification_id, verdict.revision);
+        let origin = Origin {
+            source: "vouch/analyzer",
+            id: &id,
+            time: verdict.decided_at,
+            traceparent: record.traceparent.as_deref(),
+        };
+        let (sealed, body) = envelope::seal(&v1::Verdict::from(verdict), &origin)?;
+        publish_once(&self.nats, topic, headers(sealed), Bytes::from(body), expected).await.map(|_| ())
+    }
+
+    /// The newest verdict that stands on the subject of a verification, and its sequence.
+    async fn published(&self, record: &Record) -> anyhow::Result<(Verdict, u64)> {
+        let deployment = &record.deployment;
+        let topic = subject::verdict(&deployment.environment, &deployment.service, &record.verification_id);
         let stream = self.nats.jetstream.get_stream_no_info(VERDICTS.name).await?;
-        let message = stream.get_first_raw_message_by_subject(topic, 1).await?;
+        let message = stream.get_last_raw_message_by_subject(&topic).await?;
         let content_type = message.headers.get("content-type").map(async_nats::HeaderValue::as_str);
         let wire: v1::Verdict = envelope::open(content_type, &message.payload).map_err(anyhow::Error::msg)?;
-        Verdict::try_from(wire).context("the published verdict is not valid")
+        Ok((Verdict::try_from(wire).context("the published verdict is not valid")?, message.sequence))
     }
 
     /// A deployment whose verification has ended is over: the same version announced again later is a new one.

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use crate::judge::JudgeSettings;
-use crate::record::Record;
+use crate::record::{Record, State};
 use crate::verification::{Step, Verification};
 use anyhow::Context as _;
 use async_nats::jetstream::Message;
@@ -62,9 +62,21 @@ pub(super) async fn run(
                 if newest_sequence(&shared, verification.record()).await? > last_sequence {
                     continue;
                 }
-                conclude(&shared, verification.record(), *verdict).await?;
-                return Ok(());
+                let decided = conclude(&shared, verification.record(), *verdict).await?;
+                let record =
+                    Record { state: State::Final, verdict: Some(decided), ..verification.record().clone() };
+                verification.on_record(record);
             }
+            Step::Revised(verdict) => {
+                let newest = shared.store.revise(verification.record(), *verdict).await?;
+                tracing::info!(
+                    verification = newest.verification_id,
+                    revision = newest.revision,
+                    "verdict revised"
+                );
+                verification.on_record(Record { verdict: Some(newest), ..verification.record().clone() });
+            }
+            Step::Settled => return shared.store.settle(&verification.record().verification_id).await,
         }
     }
 }
@@ -139,7 +151,7 @@ async fn tell(shared: &Shared, progress: &v1::Progress) {
     }
 }
 
-async fn conclude(shared: &Shared, record: &Record, verdict: Verdict) -> anyhow::Result<()> {
+async fn conclude(shared: &Shared, record: &Record, verdict: Verdict) -> anyhow::Result<Verdict> {
     let decided = shared.store.conclude(record, verdict).await?;
     shared.metrics.verdict(decided.outcome);
     tracing::info!(
@@ -152,5 +164,5 @@ async fn conclude(shared: &Shared, record: &Record, verdict: Verdict) -> anyhow:
         reason = decided.reason,
         "verdict"
     );
-    Ok(())
+    Ok(decided)
 }
