@@ -13,6 +13,8 @@ mod metric;
 mod noise;
 mod point;
 mod query;
+#[cfg(test)]
+mod recorded;
 mod scan;
 mod selector;
 mod simulator;

@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// `GET /_simulator/health`.
+/// `GET /_simulator/health`, and `/ready` for probes.
 pub(super) async fn health(State(app): State<App>) -> Json<Value> {
     Json(json!({ "status": "ok", "now_ms": app.shared.now() }))
 }

@@ -127,6 +127,7 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .nest("/api/v2", api)
         .nest("/_simulator", control)
+        .route("/ready", get(control::health))
         .fallback(async || ApiError::not_found("Not found"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "HTTP method not allowed")

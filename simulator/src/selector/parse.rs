@@ -20,14 +20,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Expression>, ApiError> {
             break;
         }
     }
-    match scanner.peek() {
-        None => {}
-        Some(operator @ ('+' | '-' | '*' | '/')) => {
-            return Err(ApiError::bad(format!(
-                "Metric selector parse error: arithmetic ('{operator}') is not supported by this simulator"
-            )));
-        }
-        Some(_) => return Err(scanner.unexpected().into()),
+    if scanner.peek().is_some() {
+        return Err(scanner.unexpected().into());
     }
     if expressions.len() > EXPRESSIONS_LIMIT {
         return Err(ApiError::query(
@@ -62,6 +56,11 @@ fn expression(scanner: &mut Scanner) -> Result<Vec<Expression>, ApiError> {
             expression.steps.push(step.clone());
             expression.canonical.push_str(&canonical);
         }
+    }
+    if let Some(operator @ ('+' | '-' | '*' | '/')) = scanner.peek() {
+        return Err(ApiError::bad(format!(
+            "Metric selector parse error: arithmetic ('{operator}') is not supported by this simulator"
+        )));
     }
     Ok(found)
 }

@@ -227,6 +227,15 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// The scenario without what is deployed in it, to deploy at run time instead.
+    #[must_use]
+    pub fn without_deployments(mut self) -> Self {
+        for service in &mut self.services {
+            service.deployments.clear();
+        }
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), ScenarioError> {
         let mut names = BTreeSet::new();
         for (i, service) in self.services.iter().enumerate() {

@@ -88,8 +88,13 @@ impl Harness {
     pub(crate) async fn values(&self, selector: &str, window: (i64, i64)) -> Vec<Option<f64>> {
         let answer = self.query(selector, window, &[("resolution", "1m")]).await;
         let data = answer["result"][0]["data"].as_array().unwrap();
-        assert_eq!(data.len(), 1, "{selector}: {answer}");
+        assert_eq!((&answer["resolution"], data.len()), (&Value::from("1m"), 1), "{selector}: {answer}");
         data[0]["values"].as_array().unwrap().iter().map(Value::as_f64).collect()
+    }
+
+    /// Tells the server to stop.
+    pub(crate) fn stop_serving(&self) {
+        self.stop.cancel();
     }
 
     /// Stops the server and waits for its end.

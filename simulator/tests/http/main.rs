@@ -1,11 +1,20 @@
-//! The simulator over HTTP, as a client meets it.
+//! The simulator over HTTP, as a client meets it, and the program.
 
+#[cfg(test)]
 mod entities;
+#[cfg(test)]
 mod events;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod metrics;
-mod recorded;
+#[cfg(test)]
+mod program;
+#[cfg(test)]
 mod replay;
+#[cfg(test)]
 mod scenarios;
+#[cfg(test)]
 mod steering;

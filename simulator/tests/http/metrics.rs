@@ -185,11 +185,9 @@ async fn series_are_filtered_sorted_and_limited() {
         .query(&format!("{LATENCY}:names"), window, &[("entitySelector", "type(SERVICE),tag(app:mail)")])
         .await;
     assert_eq!((names(&tagged), &tagged["totalCount"]), (vec!["mail".to_owned()], &json!(1)));
-    let cpu = format!(
-        "builtin:tech.generic.cpu.usage:filter(in(\"dt.entity.process_group_instance\",entitySelector(\"type(PROCESS_GROUP_INSTANCE),\
-         toRelationships.runsOnProcessGroupInstance(type(SERVICE),entityName.equals(~\"stock~\"))\"))):names"
-    );
-    let cpu = h.query(&cpu, window, &[]).await;
+    let cpu = "builtin:tech.generic.cpu.usage:filter(in(\"dt.entity.process_group_instance\",entitySelector(\"type(PROCESS_GROUP_INSTANCE),\
+         toRelationships.runsOnProcessGroupInstance(type(SERVICE),entityName.equals(~\"stock~\"))\"))):names";
+    let cpu = h.query(cpu, window, &[]).await;
     assert_eq!(cpu["totalCount"], 4);
     let map = &cpu["result"][0]["data"][0]["dimensionMap"];
     assert_eq!(
@@ -275,7 +273,7 @@ async fn refusals() {
             "path": "nextPageKey", "message": "expected one of nextPageKey or metricSelector to be specified",
             "parameterLocation": "QUERY", "location": null}]}})
     );
-    let eleven = vec![LATENCY; 11].join(",");
+    let eleven = [LATENCY; 11].join(",");
     for (query, status, text) in [
         (vec![("metricSelector", "builtin:nothing")], 404, "Metric with key 'builtin:nothing' not found."),
         (vec![("metricSelector", "a:splitBy((")], 400, "unexpected opening parenthesis"),
