@@ -1,11 +1,13 @@
 //! How likely each SAX letter of a whitened residual is in each state.
 
 use crate::maths::{ln, student_t_cdf};
-use crate::pair::{HEALTHY_STATES, IMPROVED, Likelihood, MAX_STATES, NORMAL, OUTLIER, WARM_UP};
+use crate::pair::{
+    HEALTHY_STATES, IMPROVED, Likelihood, MAX_STATES, NORMAL, OUTLIER, RARE_SPIKES, SPIKES, VARIANCE, WARM_UP,
+};
 use crate::sax::Breakpoints;
 
 /// Letters: more of them where deviations are bad. Equiprobable ones end at 1.15 sigma, where +1.5 and +20 look alike.
-pub const CUTS: [f64; 11] = [-3.0, -2.0, -1.3, -0.67, 0.0, 0.67, 1.3, 2.0, 3.0, 4.5, 7.0];
+pub const CUTS: [f64; 12] = [-3.0, -2.0, -1.3, -0.67, 0.0, 0.67, 1.3, 2.0, 3.0, 4.5, 7.0, 12.0];
 /// How many letters there are.
 pub const LETTERS: usize = CUTS.len() + 1;
 
@@ -15,14 +17,21 @@ const NOISE_DEGREES: u32 = 5;
 const NOISE_SCALE: f64 = 1.05 * 0.774_596_669_241_483_4;
 /// Shifts of the six degraded levels, in sigmas.
 const SHIFTS: [f64; 6] = [0.7, 1.2, 2.0, 3.5, 6.0, 12.0];
+/// Share of the minutes that are spikes, for the two states of spikes.
+const SPIKE_SHARES: [(usize, f64); 2] = [(SPIKES, 0.28), (RARE_SPIKES, 0.12)];
 /// How many baseline letters weigh as much as the theoretical noise.
 const PRIOR_LETTERS: f64 = 40.0;
-/// The letters from +3 sigma on are never thought rarer than this, however quiet the baseline was.
-const LEAST_TAIL: f64 = 0.003;
+/// Each letter from +3 sigma on is never thought rarer than half a letter in the baseline and this many more
+/// (Jeffreys' prior for a rate): a short baseline without outliers does not rule them out.
+const TAIL_PRIOR: (f64, f64) = (0.5, 100.0);
 /// Fewest baseline letters to learn from.
 const LEAST_HISTORY: usize = 20;
-/// Age at which the first, violent part of a warm-up has ended, in minutes.
-const VIOLENT_WARM_UP_MIN: f64 = 3.0;
+/// Warm-up fades to 1/e of its height in so many minutes.
+const WARM_UP_FADES_MIN: f64 = 2.5;
+/// Share of warm-up minutes that look like any other.
+const NO_WARM_UP: f64 = 0.3;
+/// Borders between the levels 0, 0.7, 1.2, 2, 3.5, 6 and 12 sigmas.
+const LEVEL_BORDERS: [f64; 7] = [0.0, 0.35, 0.95, 1.6, 2.75, 4.75, 9.0];
 
 type Mass = [f64; LETTERS];
 
@@ -43,7 +52,6 @@ pub fn breakpoints() -> Option<Breakpoints> {
 pub struct StandardEmission {
     noise: Mass,
     far: Mass,
-    late_warm_up: Mass,
     table: [Likelihood; LETTERS],
 }
 
@@ -51,7 +59,25 @@ pub struct StandardEmission {
 #[derive(Debug, Clone)]
 pub struct Emission {
     table: [Likelihood; LETTERS],
-    late_warm_up: Mass,
+    /// Highest warm-up in sigmas, in the first sample.
+    envelope: f64,
+}
+
+/// How a metric warms up after a restart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WarmUp {
+    /// Highest warm-up at the restart, in sigmas.
+    pub sigmas: f64,
+    /// Minutes between samples: the longer, the more of the warm-up averages out.
+    pub step_min: f64,
+}
+
+impl WarmUp {
+    /// Mean over the first sample of an exponential decay.
+    fn in_first_sample(self) -> f64 {
+        let steps = self.step_min / WARM_UP_FADES_MIN;
+        self.sigmas * (1.0 - libm::exp(-steps)) / steps
+    }
 }
 
 fn mass(shift: f64, scale: f64) -> Mass {
@@ -91,26 +117,25 @@ impl StandardEmission {
     #[must_use]
     pub fn new() -> Self {
         let noise = mix([(1.0, mass(0.0, 1.0))]);
-        let far = mix([(1.0, mass(5.0, 3.0))]);
+        let far = mix([(0.5, mass(5.0, 3.0)), (0.5, mass(12.0, 6.0))]);
         let mut columns = [noise; MAX_STATES];
         columns[OUTLIER] = mix([(1.0, mass(2.0, 6.0))]);
-        columns[WARM_UP] = mix([(0.35, noise), (0.65, mass(3.0, 4.0))]);
         columns[IMPROVED] = mix([(0.5, mass(-1.5, 1.0)), (0.3, mass(-4.0, 2.0)), (0.2, mass(-0.7, 1.0))]);
         for (i, shift) in SHIFTS.into_iter().enumerate() {
             columns[HEALTHY_STATES + i] = mix([(1.0, mass(shift, if shift < 3.0 { 1.0 } else { 1.5 }))]);
         }
-        columns[MAX_STATES - 2] = mix([(0.6, mass(0.3, 2.6)), (0.4, mass(0.5, 6.0))]);
-        columns[MAX_STATES - 1] = mix([(0.72, noise), (0.28, far)]);
+        columns[VARIANCE] = mix([(0.6, mass(0.3, 2.6)), (0.4, mass(0.5, 6.0))]);
         let mut table = [[0.0; MAX_STATES]; LETTERS];
         for (letter, row) in table.iter_mut().enumerate() {
             row.iter_mut().zip(&columns).for_each(|(cell, column)| *cell = column[letter]);
         }
-        Self { noise, far, late_warm_up: mix([(0.6, noise), (0.4, mass(1.5, 2.0))]), table }
+        Self { noise, far, table }
     }
 
-    /// Adapts "normal" to the letters of the baseline.
+    /// Adapts "normal" to the letters of the baseline, and warm-up to the noise: it is a matter of ratios,
+    /// so the quieter the metric the more sigmas it spans.
     #[must_use]
-    pub fn adapt(&self, baseline: &[f64]) -> Emission {
+    pub fn adapt(&self, baseline: &[f64], warm_up: WarmUp) -> Emission {
         let mut normal = self.noise;
         if baseline.len() >= LEAST_HISTORY {
             let mut counts = [0.0; LETTERS];
@@ -118,14 +143,17 @@ impl StandardEmission {
             let total = baseline.len() as f64 + PRIOR_LETTERS;
             normal.iter_mut().zip(counts).for_each(|(m, count)| *m = (count + PRIOR_LETTERS * *m) / total);
         }
-        normal[LETTERS - 3..].iter_mut().for_each(|m| *m = m.max(LEAST_TAIL));
+        let least = TAIL_PRIOR.0 / (TAIL_PRIOR.1 + baseline.len() as f64);
+        normal[LETTERS - 4..].iter_mut().for_each(|m| *m = m.max(least));
         let normal = normalised(normal);
         let mut table = self.table;
         for (letter, row) in table.iter_mut().enumerate() {
             row[NORMAL] = normal[letter];
-            row[MAX_STATES - 1] = 0.72 * normal[letter] + 0.28 * self.far[letter];
+            for (state, share) in SPIKE_SHARES {
+                row[state] = (1.0 - share) * normal[letter] + share * self.far[letter];
+            }
         }
-        Emission { table, late_warm_up: self.late_warm_up }
+        Emission { table, envelope: warm_up.in_first_sample() }
     }
 }
 
@@ -134,10 +162,25 @@ impl Emission {
     #[must_use]
     pub fn likelihood(&self, letter: usize, age_min: f64) -> Likelihood {
         let mut row = self.table[letter];
-        if age_min >= VIOLENT_WARM_UP_MIN {
-            row[WARM_UP] = self.late_warm_up[letter];
-        }
+        row[WARM_UP] = self.warm_up(&row, age_min);
         row
+    }
+
+    /// Any height below a decaying envelope, all equally likely.
+    fn warm_up(&self, row: &Likelihood, age_min: f64) -> f64 {
+        let reach = self.envelope * libm::exp(-age_min / WARM_UP_FADES_MIN);
+        let (mut sum, mut total) = (0.0, 0.0);
+        for (level, from) in LEVEL_BORDERS.iter().enumerate() {
+            let to = LEVEL_BORDERS.get(level + 1).copied().unwrap_or(f64::INFINITY).min(reach);
+            if to <= *from {
+                break;
+            }
+            let state = if level == 0 { NORMAL } else { HEALTHY_STATES + level - 1 };
+            sum += (to - from) * row[state];
+            total += to - from;
+        }
+        let warm = if total > 0.0 { sum / total } else { row[NORMAL] };
+        NO_WARM_UP * row[NORMAL] + (1.0 - NO_WARM_UP) * warm
     }
 
     /// The same raised to a power, for evidence that is shared between dependent series.
@@ -146,7 +189,6 @@ impl Emission {
         let temper = |p: &mut f64| *p = libm::exp(power * ln(*p));
         let mut tempered = self.clone();
         tempered.table.iter_mut().flatten().for_each(temper);
-        tempered.late_warm_up.iter_mut().for_each(temper);
         tempered
     }
 }
@@ -158,7 +200,7 @@ mod tests {
     #[test]
     fn every_state_spreads_one_over_the_letters() {
         let wild: Vec<f64> = (0..100).map(|i| f64::from(i % 7) - 3.0).collect();
-        let emission = StandardEmission::new().adapt(&wild);
+        let emission = StandardEmission::new().adapt(&wild, WarmUp { sigmas: 10.0, step_min: 1.0 });
         for age in [0.0, 5.0] {
             for state in 0..MAX_STATES {
                 let total: f64 = (0..LETTERS).map(|l| emission.likelihood(l, age)[state]).sum();
@@ -177,12 +219,12 @@ mod tests {
 
     #[test]
     fn higher_letters_speak_for_higher_levels() {
-        let emission = StandardEmission::new().adapt(&[]);
+        let emission = StandardEmission::new().adapt(&[], WarmUp { sigmas: 10.0, step_min: 1.0 });
         let ratio = |letter: usize| {
             let row = emission.likelihood(letter, 30.0);
             row[HEALTHY_STATES + 3] / row[NORMAL]
         };
-        assert!((6..LETTERS - 2).all(|l| ratio(l) > ratio(l - 1)));
+        assert!((6..LETTERS - 3).all(|l| ratio(l) > ratio(l - 1)));
         assert!(ratio(2) < 0.2 && ratio(LETTERS - 1) > 5.0);
     }
 }

@@ -5,13 +5,15 @@ use crate::robust;
 /// Samples that are looked back on for the effect.
 const EFFECT_SAMPLES: usize = 15;
 /// Samples that are kept, for the spread.
-pub const KEPT_SAMPLES: usize = 20;
+pub const KEPT_SAMPLES: usize = 30;
 /// Until this age a host may still be warming up.
-const YOUNG_MIN: f64 = 12.0;
+const YOUNG_MIN: f64 = 8.0;
 /// Residuals are clipped to this range for the mean (ln ratio).
 const CLIP: (f64, f64) = (-1.0, 1.5);
 /// A spread counts when it is this many times the gate and this many sigmas.
 const SPREAD: f64 = 2.2;
+/// Spikes that make a spread.
+const LEAST_SPIKES: usize = 3;
 /// Share of the upper quantile that is reported as the effect of a spread.
 const SPREAD_EFFECT: f64 = 0.6;
 
@@ -98,10 +100,10 @@ impl Recent {
         if p_spread > 0.5 && !matters && window.len() >= 6 {
             let mut window = self.last(KEPT_SAMPLES, 3.0);
             window.sort_unstable_by(f64::total_cmp);
-            let high = robust::quantile_sorted(&window, 0.85).unwrap_or(0.0);
-            let above = window.iter().filter(|r| **r > gate.usual_high.max(gate.least)).count();
+            // The third highest: one bad episode of a minute or two is not enough.
+            let high = window.iter().rev().nth(LEAST_SPIKES - 1).copied().unwrap_or(0.0);
             size = size.max(SPREAD_EFFECT * high);
-            matters = high >= SPREAD * gate.least && high >= SPREAD * gate.sigma && above >= 3;
+            matters = high >= (SPREAD * gate.least.max(gate.sigma)).max(gate.usual_high);
         }
         Effect { size, matters }
     }
@@ -116,7 +118,8 @@ impl Recent {
         let slope = (last[n - 1] - last[0]) / (n - 1) as f64;
         let falls = (slope + 0.7 * sigma / n as f64).min(0.0);
         let minutes = if self.ages_min[KEPT_SAMPLES - 1] < 6.0 { 4.0 } else { 3.0 };
-        let now = robust::median(&last[n.saturating_sub(3)..]).unwrap_or(f64::INFINITY);
+        let middle = robust::median(&last[n.saturating_sub(3)..]).unwrap_or(f64::INFINITY);
+        let now = middle.min(0.5 * (last[n - 1] + last[n - 2]));
         now + falls * minutes
     }
 }

@@ -117,6 +117,7 @@ pub fn judge_until(case: &Case, minutes_seen: i64, settings: &JudgeSettings) -> 
 struct Replay<'a> {
     case: &'a Case,
     settings: &'a JudgeSettings,
+    thresholds: Thresholds,
     frame: Frame,
     coverage: Coverage,
     detectors: Vec<Box<dyn Detector>>,
@@ -137,7 +138,8 @@ impl<'a> Replay<'a> {
         };
         let ln_weights =
             detectors.iter().map(|detector| ln_weights(&shares(detector.as_ref()), questions)).collect();
-        Ok(Self { case, settings, frame, coverage, detectors, ln_weights })
+        let thresholds = settings.thresholds.for_looks(frame.steps);
+        Ok(Self { case, settings, thresholds, frame, coverage, detectors, ln_weights })
     }
 
     fn run(mut self) -> Judgement {
@@ -160,7 +162,7 @@ impl<'a> Replay<'a> {
     fn fails(&self, t: usize) -> bool {
         let is_end = self.is_end(t + 1);
         self.units().any(|(detector, unit, ln_weight)| {
-            let risk = self.settings.thresholds.risk(detector.ln_evidence(unit), ln_weight, is_end);
+            let risk = self.thresholds.risk(detector.ln_evidence(unit), ln_weight, is_end);
             risk >= 1.0 && detector.finding(unit).may_fail
         })
     }
@@ -179,7 +181,7 @@ impl<'a> Replay<'a> {
         let (mut reached, mut transient) = (f64::NEG_INFINITY, false);
         for (detector, unit, ln_weight) in self.units() {
             let finding = detector.finding(unit);
-            let raw = self.settings.thresholds.risk(finding.ln_evidence, ln_weight, is_end);
+            let raw = self.thresholds.risk(finding.ln_evidence, ln_weight, is_end);
             let risk = unit_risk(&finding, raw, failed);
             transient |= finding.transient;
             if risk >= 1.0 {
@@ -206,7 +208,7 @@ impl<'a> Replay<'a> {
             outcome,
             risk,
             failed_at_minute,
-            rollback_grade: failed && reached >= self.settings.thresholds.rollback,
+            rollback_grade: failed && reached >= self.thresholds.rollback,
             transient: transient && outcome == Some(Outcome::Pass),
             reason: reason::of_case(outcome, cause, metrics.first(), usable_minutes),
             usable_minutes,

@@ -8,7 +8,7 @@ use crate::maths::ln;
 /// States of H0: normal, outlier, warm-up, improved. H1 has them too.
 pub const HEALTHY_STATES: usize = 4;
 /// Most states of H1.
-pub const MAX_STATES: usize = 12;
+pub const MAX_STATES: usize = 13;
 /// Index of the normal state.
 pub const NORMAL: usize = 0;
 /// Index of the outlier state.
@@ -17,6 +17,13 @@ pub const OUTLIER: usize = 1;
 pub const WARM_UP: usize = 2;
 /// Index of the improved state.
 pub const IMPROVED: usize = 3;
+
+/// Index of the state of more variance.
+pub const VARIANCE: usize = MAX_STATES - 3;
+/// Index of the state of frequent spikes.
+pub const SPIKES: usize = MAX_STATES - 2;
+/// Index of the state of rare but recurring spikes.
+pub const RARE_SPIKES: usize = MAX_STATES - 1;
 
 /// Likelihood of one sample in each state, up to a common factor.
 pub type Likelihood = [f64; MAX_STATES];
@@ -50,19 +57,19 @@ const RECOVERY: f64 = 0.02;
 const CLIMB: f64 = 0.05;
 
 impl PairSettings {
-    /// For metrics on a continuous scale: six levels of shift, more variance, spikes.
+    /// For metrics on a continuous scale: six levels of shift, more variance, spikes, rare spikes.
     pub const LEVELS: Self = Self {
-        degraded: [0.17, 0.2, 0.18, 0.12, 0.08, 0.05, 0.1, 0.1],
-        n_degraded: 8,
+        degraded: [0.16, 0.18, 0.17, 0.13, 0.1, 0.08, 0.1, 0.15, 0.15],
+        n_degraded: 9,
         n_levels: 6,
         start_warm_up: 0.4,
         stay_warm_up: 0.6,
-        longest_warm_up_min: 8.0,
+        longest_warm_up_min: 12.0,
         start_degraded: 0.35,
     };
     /// For error counts: five levels of the error ratio.
     pub const COUNTS: Self = Self {
-        degraded: [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0],
+        degraded: [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0],
         n_degraded: 5,
         n_levels: 1,
         start_warm_up: 0.25,
@@ -89,7 +96,7 @@ pub struct PairModel {
     stay_warm_up: f64,
 }
 
-/// Where the two forward passes stand: what was seen so far, in 17 numbers.
+/// Where the two forward passes stand: what was seen so far, in 18 numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
     h0: [f64; HEALTHY_STATES],
@@ -202,10 +209,10 @@ impl Pair {
         self.h1[HEALTHY_STATES..].iter().sum()
     }
 
-    /// P(in one of the last two states now | samples, H1): more variance or spikes, for [`PairSettings::LEVELS`].
+    /// P(in one of the last three states now | samples, H1): more variance or spikes, for [`PairSettings::LEVELS`].
     #[must_use]
     pub fn p_spread(&self) -> f64 {
-        self.h1[MAX_STATES - 2] + self.h1[MAX_STATES - 1]
+        self.h1[VARIANCE] + self.h1[SPIKES] + self.h1[RARE_SPIKES]
     }
 
     /// The state that is most likely now under H1.

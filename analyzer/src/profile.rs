@@ -33,6 +33,8 @@ pub struct Profile {
     pub gate: f64,
     /// How ln(metric) follows ln(load).
     pub elasticity: ElasticityPrior,
+    /// Highest lift by warm-up at a restart, as ln ratio in the bad direction.
+    pub warm_up: f64,
     /// Part of the baseline median that is added before the logarithm, so that idle minutes do not dominate.
     pub offset: f64,
 }
@@ -79,7 +81,12 @@ impl Profile {
             Family::Utilisation | Family::Other => 0.05,
             Family::Latency | Family::TailLatency | Family::Count | Family::Throughput => 0.0,
         };
-        Self { family, dead_zone, gate, elasticity, offset }
+        let warm_up = match family {
+            Family::Latency | Family::TailLatency | Family::Other => 1.55,
+            Family::Utilisation => 1.1,
+            Family::Throughput | Family::Count => 0.3,
+        };
+        Self { family, dead_zone, gate, elasticity, warm_up, offset }
     }
 
     /// The same with another smallest change (ratio above zero, e.g. 0.2 for 20 %) instead of the default.

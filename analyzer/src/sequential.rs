@@ -21,11 +21,19 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { fail: 4.6, fail_at_end: 2.2, rollback: 5.7 }
+        Self { fail: 4.0, fail_at_end: 1.9, rollback: 5.7 }
     }
 }
 
 impl Thresholds {
+    /// For a window of so many looks. Few looks need no bound over endless ones: with alpha / n for each of n,
+    /// they err together no more than a single look at the end (Bonferroni).
+    #[must_use]
+    pub fn for_looks(mut self, looks: usize) -> Self {
+        self.fail = self.fail.min(self.fail_at_end + ln(looks.max(1) as f64));
+        self
+    }
+
     /// What has to be reached now.
     #[must_use]
     pub fn now(&self, is_end: bool) -> f64 {
@@ -60,10 +68,17 @@ mod tests {
 
     #[test]
     fn one_is_reached_at_the_threshold_and_earlier_at_the_end() {
-        let thresholds = Thresholds::default();
-        assert_eq!(thresholds.risk(6.6, -2.0, false), 1.0);
-        assert_eq!(thresholds.risk(4.2, -2.0, true), 1.0);
-        assert!(thresholds.risk(4.2, -2.0, false) < 0.5);
+        let thresholds = Thresholds { fail: 4.0, fail_at_end: 2.0, rollback: 5.0 };
+        assert_eq!(thresholds.risk(6.0, -2.0, false), 1.0);
+        assert_eq!(thresholds.risk(4.0, -2.0, true), 1.0);
+        assert_eq!(thresholds.risk(4.0, -2.0, false), 0.5);
         assert!(thresholds.risk(1.0, -2.0, true) < 0.0);
+    }
+
+    #[test]
+    fn few_looks_need_less_each_and_many_no_more_than_the_bound() {
+        let thresholds = Thresholds { fail: 4.0, fail_at_end: 2.0, rollback: 5.0 };
+        assert!((thresholds.for_looks(3).fail - (2.0 + ln(3.0))).abs() < 1e-12);
+        assert_eq!(thresholds.for_looks(60), thresholds);
     }
 }

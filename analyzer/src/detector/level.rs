@@ -2,7 +2,7 @@
 
 use super::unit::{LevelUnit, Observation, Reference};
 use super::{ALL_HOSTS, Detector, Finding, host_share};
-use crate::emission::StandardEmission;
+use crate::emission::{StandardEmission, WarmUp};
 use crate::expected::{self, Residuals, Source};
 use crate::frame::{Comparison, Frame};
 use crate::noise::Noise;
@@ -149,12 +149,16 @@ impl Build<'_> {
             letters,
             least_effect: self.source.profile.gate,
             placebo: 0.0,
+            warm_up: WarmUp {
+                sigmas: self.source.profile.warm_up / noise.sigma,
+                step_min: self.source.frame.step_minutes(),
+            },
             warms_up: self.source.profile.family != Family::Throughput,
         }
     }
 
     fn placebo(&self, reference: &Reference, dead_zone: f64, series: &[Vec<f64>]) -> f64 {
-        let emission = self.shared.standard.adapt(&reference.letters);
+        let emission = self.shared.standard.adapt(&reference.letters, reference.warm_up);
         let steps = self.source.frame.steps;
         let placebo =
             Placebo { noise: reference.noise, emission: &emission, model: &self.model, dead_zone, steps };

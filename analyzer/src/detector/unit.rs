@@ -1,7 +1,7 @@
 //! One series of residuals under the pair of models: the part that all level detectors share.
 
 use super::{Change, Finding};
-use crate::emission::{self, Emission, StandardEmission};
+use crate::emission::{self, Emission, StandardEmission, WarmUp};
 use crate::gate::{Effect, Gate, Recent};
 use crate::noise::{Noise, Whitener};
 use crate::pair::{Likelihood, Pair, PairModel};
@@ -38,6 +38,7 @@ pub(super) struct Reference {
     pub(super) least_effect: f64,
     /// What a placebo reached.
     pub(super) placebo: f64,
+    pub(super) warm_up: WarmUp,
     pub(super) warms_up: bool,
 }
 
@@ -67,7 +68,7 @@ impl LevelUnit {
         let usual_high = robust::quantile_sorted(&letters, 0.98).filter(|_| learnt).unwrap_or(3.0);
         Self {
             model,
-            emission: standard.adapt(&reference.letters),
+            emission: standard.adapt(&reference.letters, reference.warm_up),
             whitener: reference.noise.whitener(),
             pair: model.start(),
             recent: Recent::default(),
