@@ -26,8 +26,9 @@ pub use fault::{Fault, FaultRule, ThrottleHeader};
 pub use simulator::{BuildError, Builder, Simulator, SimulatorHandle};
 pub use world::effect::{Effect, Rollout, WarmUp};
 pub use world::replay::{Case, CaseMetric, CaseSeries, ReplayError, read_cases};
-pub use world::scenario::{
-    CpuSpec, Deploy, DeploymentSpec, ErrorSpec, LatencySpec, LoadSpec, MissingSpec, Scenario, ScenarioError,
+pub use world::scenario::Deploy;
+pub use world::spec::{
+    CpuSpec, DeploymentSpec, ErrorSpec, LatencySpec, LoadSpec, MissingSpec, Scenario, ScenarioError,
     ServiceSpec,
 };
 

@@ -8,7 +8,8 @@ use crate::http::{App, EventStore, Line, Shared, SimulatorListener, Source, Toke
 use crate::time::MINUTE;
 use crate::world::effect::{Effect, Rollout};
 use crate::world::replay::{Case, ReplayError, ReplayWorld, read_cases};
-use crate::world::scenario::{Deploy, Scenario, ScenarioError, ScenarioWorld};
+use crate::world::scenario::{Deploy, ScenarioWorld};
+use crate::world::spec::{Scenario, ScenarioError};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

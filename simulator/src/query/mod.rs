@@ -145,6 +145,7 @@ impl Context<'_> {
             .collect();
         let native = tuples.iter().map(|t| t.native).max().unwrap_or(MINUTE);
         let grid = Grid::lay(wish, self.window, self.visibility.now, native);
+        self.check_points(tuples.len(), native)?;
         let rows = tuples
             .iter()
             .map(|tuple| Row {
@@ -166,6 +167,18 @@ impl Context<'_> {
         table.finish();
         table.warnings.extend(warnings);
         Ok(table)
+    }
+
+    /// Refuses what would read more than Dynatrace allows.
+    fn check_points(&self, tuples: usize, native: i64) -> Result<(), ApiError> {
+        #[allow(clippy::cast_precision_loss, reason = "counts of tuples and points")]
+        let points = tuples as f64 * (self.window.1 - self.window.0) as f64 / native as f64;
+        if points > DATA_POINTS_LIMIT {
+            return Err(ApiError::bad(format!(
+                "The query reads more than {DATA_POINTS_LIMIT} data points. Narrow the timeframe or the entities"
+            )));
+        }
+        Ok(())
     }
 
     /// Filters on dimensions that stand before anything else: they decide what is read.

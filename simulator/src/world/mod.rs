@@ -4,6 +4,7 @@ pub(crate) mod effect;
 pub(crate) mod replay;
 pub(crate) mod scenario;
 pub(crate) mod service;
+pub(crate) mod spec;
 
 use crate::entity::Registry;
 use crate::metric::Metric;

@@ -1,7 +1,7 @@
 //! How one simulated service behaves in one minute: a pure function of seed, time and deployments.
 
 use super::effect::{Effect, Impact, Rollout, WarmUp};
-use super::scenario::ServiceSpec;
+use super::spec::ServiceSpec;
 use crate::noise::{ar1, normal, poisson, stream, uniform};
 use crate::point::Point;
 use crate::time::{DAY, HOUR, MINUTE, WEEK};

@@ -279,6 +279,12 @@ async fn refusals() {
         (vec![("metricSelector", "a:splitBy((")], 400, "unexpected opening parenthesis"),
         (vec![("metricSelector", &eleven)], 400, "11 metrics are selected"),
         (vec![("metricSelector", LATENCY), ("from", "tomorrow")], 400, "'tomorrow' is no timestamp"),
+        (vec![("metricSelector", LATENCY), ("from", "now-11y")], 400, "must not be longer than ten years"),
+        (
+            vec![("metricSelector", "builtin:tech.generic.cpu.usage"), ("from", "now-9y")],
+            400,
+            "reads more than 20000000 data points",
+        ),
         (vec![("metricSelector", LATENCY), ("from", "now"), ("to", "now-1h")], 400, "timeframe is empty"),
         (vec![("metricSelector", LATENCY), ("resolution", "5s")], 400, "is no resolution"),
         (vec![("metricSelector", LATENCY), ("entitySelector", "tag(x)")], 400, "must contain either a type"),
