@@ -7,6 +7,8 @@ use crate::metric::Metric;
 use crate::point::{Aggregation, Point};
 use crate::selector::{Condition, Sort, Step};
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// One series.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,11 +187,15 @@ impl Table {
         self.keys = kept.iter().map(|i| self.keys[*i]).collect();
         let aggregated = self.aggregated;
         let mut groups: Vec<Row> = Vec::new();
+        let mut index: HashMap<Vec<Option<String>>, usize> = HashMap::new();
         for row in std::mem::take(&mut self.rows) {
             let dimensions: Vec<Option<String>> = kept.iter().map(|i| row.dimensions[*i].clone()).collect();
-            match groups.iter_mut().find(|g| g.dimensions == dimensions) {
-                None => groups.push(Row { dimensions, ..row }),
-                Some(group) => join(group, &row, aggregated),
+            match index.entry(dimensions.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(groups.len());
+                    groups.push(Row { dimensions, ..row });
+                }
+                Entry::Occupied(taken) => join(&mut groups[*taken.get()], &row, aggregated),
             }
         }
         self.rows = groups;
