@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vouch_proto::subject::NOTIFIER_VERDICTS;
-use vouch_proto::{Name, Verdict, envelope, v1};
+use vouch_proto::{Name, Verdict, envelope, subject, v1};
 use vouch_service::health::Health;
 use vouch_service::nats::{self, Nats};
 use vouch_service::shutdown::Tasks;
@@ -64,6 +64,7 @@ impl Failures {
 impl Intake {
     /// Reads until the stop signal, at most `max_in_flight` verdicts at once.
     pub(crate) async fn run(self, max_in_flight: usize) -> anyhow::Result<()> {
+        self.health.fails(READS, "not read yet");
         let permits = Arc::new(Semaphore::new(max_in_flight));
         let stop = self.tasks.stop().clone();
         while !stop.is_cancelled() {
@@ -85,9 +86,9 @@ impl Intake {
 
     async fn read(&self, permits: &Arc<Semaphore>) -> anyhow::Result<()> {
         let consumer = self.nats.consumer(&NOTIFIER_VERDICTS).await?;
+        self.health.ok(READS);
         loop {
             self.batch(&consumer, permits).await?;
-            self.health.ok(READS);
         }
     }
 
@@ -102,7 +103,6 @@ impl Intake {
         while let Some(message) = batch.next().await {
             let message =
                 message.map_err(anyhow::Error::from_boxed).context("the verdict stream cannot be read")?;
-            self.health.ok(READS);
             let Some(permit) = room.pop() else { break };
             self.tasks.spawn(self.clone().handle(message, permit));
         }
@@ -189,14 +189,26 @@ fn decode(message: &Message) -> Result<Case, String> {
     let content_type = nats::header(message, "content-type");
     let wire = envelope::open::<v1::Verdict>(content_type, &message.payload)?;
     let verdict = Verdict::try_from(wire).map_err(|invalid| invalid.to_string())?;
+    check(&message.subject, &verdict)?;
+    let traceparent = nats::header(message, "traceparent").filter(|t| is_traceparent(t)).map(str::to_owned);
+    Ok(Case { verdict: Arc::new(verdict), traceparent })
+}
+
+/// The ids become keys of the ledger; and who may publish for one service must not speak for another.
+fn check(subject: &str, verdict: &Verdict) -> Result<(), String> {
     for (field, id) in
         [("verification_id", &verdict.verification_id), ("deployment_id", &verdict.deployment_id)]
     {
-        // Ids become keys of the ledger.
         Name::new(id.clone()).map_err(|invalid| format!("{field}{invalid}"))?;
     }
-    let traceparent = nats::header(message, "traceparent").filter(|t| is_traceparent(t)).map(str::to_owned);
-    Ok(Case { verdict: Arc::new(verdict), traceparent })
+    let about = (verdict.environment.clone(), verdict.service.clone());
+    if subject::environment_and_service(subject) != Some(about) {
+        return Err(format!(
+            "environment and service: {} and {} are not those of the subject {subject}",
+            verdict.environment, verdict.service
+        ));
+    }
+    Ok(())
 }
 
 fn is_traceparent(text: &str) -> bool {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use support::receiver::{Answer, OK, Receiver};
 use support::{Bench, Notifier, Server, settings, short, verdict, verdict_at};
 use tokio_util::sync::CancellationToken;
-use vouch_proto::{Cause, Outcome, Verdict};
+use vouch_proto::{Cause, Outcome, Verdict, v1};
 use vouch_service::clock::{Clock as _, ScaledClock, SystemClock};
 
 #[cfg(test)]
@@ -133,14 +133,23 @@ async fn poison_is_dead_lettered_and_the_next_verdict_is_handled() {
     bench.publish_raw("application/protobuf", b"\xff\xff").await;
     bench.publish_alone(&Verdict { risk: 0.5, ..verdict("d1", Outcome::Fail) }).await;
     bench.publish_alone(&Verdict { deployment_id: "x".repeat(200), ..verdict("d2", Outcome::Pass) }).await;
+    let elsewhere = v1::Verdict::from(verdict("d4", Outcome::Fail));
+    bench.publish_raw("application/json", &serde_json::to_vec(&elsewhere).unwrap()).await;
     bench.publish(&verdict("d3", Outcome::Pass)).await;
     assert_eq!(short(&bench.settled().await), ["alert pass-does-nothing Skipped 0"]);
     let letters = bench.dead_letters().await;
     let reasons: Vec<&str> = letters.iter().map(|(headers, _)| headers["Vouch-Reason"].as_str()).collect();
-    assert_eq!(reasons.len(), 5, "{reasons:?}");
-    for (i, part) in ["in JSON", "text/plain", "in protobuf", "risk: 0.5", "deployment_id: has 200 bytes"]
-        .iter()
-        .enumerate()
+    assert_eq!(reasons.len(), 6, "{reasons:?}");
+    for (i, part) in [
+        "in JSON",
+        "text/plain",
+        "in protobuf",
+        "risk: 0.5",
+        "prod and service-d4 are not those of the subject",
+        "deployment_id: has 200 bytes",
+    ]
+    .iter()
+    .enumerate()
     {
         assert!(reasons.iter().any(|r| r.contains(part)), "{i} {part} in {reasons:?}");
     }

@@ -47,6 +47,11 @@ impl Twin {
         self.seen.lock().unwrap().random.random_range(0..sides)
     }
 
+    /// Less than half of the timeout.
+    async fn takes_a_while(&self) {
+        tokio::time::sleep(self.promise.timeout * self.roll(10) / 21).await;
+    }
+
     fn carry_out(&self, key: &str) {
         let mut seen = self.seen.lock().unwrap();
         let done = seen.effects.entry(key.to_owned()).or_default();
@@ -61,11 +66,11 @@ impl Action for Twin {
     async fn execute(&self, request: &ActionRequest) -> Result<Done, ActionError> {
         *self.seen.lock().unwrap().calls.entry(request.key.clone()).or_default() += 1;
         let (fate, retryable) = (self.roll(6), self.roll(3) > 0);
-        tokio::task::yield_now().await;
+        self.takes_a_while().await;
         if fate < 4 {
             self.carry_out(&request.key);
         }
-        tokio::task::yield_now().await;
+        self.takes_a_while().await;
         let error = |effect, detail: &str| {
             Err(ActionError { retryable, effect, detail: detail.to_owned(), retry_after: None })
         };
@@ -78,7 +83,7 @@ impl Action for Twin {
     }
 
     async fn probe(&self, request: &ActionRequest) -> Probe {
-        tokio::task::yield_now().await;
+        self.takes_a_while().await;
         let done = self.effects().get(&request.key).is_some_and(|n| *n > 0);
         match (self.promise.probe_after, self.roll(4)) {
             (None, _) | (_, 0) => Probe::CannotTell,

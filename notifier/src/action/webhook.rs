@@ -274,6 +274,3 @@ fn excerpt(body: &[u8]) -> String {
     let text: String = text.chars().filter(|c| !c.is_control()).take(MOST_EXCERPT_CHARS).collect();
     if text.trim().is_empty() { String::new() } else { format!(": {}", text.trim()) }
 }
-
-#[cfg(test)]
-mod tests;

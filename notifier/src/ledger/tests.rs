@@ -17,10 +17,9 @@ fn work(owner: &str) -> Work {
 }
 
 fn claimed(owner: &str) -> Entry {
-    match take(None, &work(owner), at(0), at(30)) {
-        Taken::Mine { entry, from: None } => entry,
-        other => panic!("not claimed: {other:?}"),
-    }
+    let taken = take(None, &work(owner), at(0), at(30));
+    let Taken::Mine { entry, from: None } = taken else { panic!("not claimed: {taken:?}") };
+    entry
 }
 
 fn acting(owner: &str) -> Entry {
@@ -47,13 +46,10 @@ fn failed() -> State {
 fn a_claim_keeps_others_out_until_its_lease_is_over() {
     let entry = claimed("a");
     assert_eq!(take(Some(&entry), &work("b"), at(29), at(60)), Taken::Held(at(30)));
-    match take(Some(&entry), &work("b"), at(30), at(60)) {
-        Taken::Mine { entry, from } => {
-            assert_eq!((entry.owner.as_str(), from.as_deref()), ("b", Some("a")));
-            assert_eq!(entry.state, State::Claimed { until: at(60) });
-        }
-        other => panic!("not taken over: {other:?}"),
-    }
+    let taken = take(Some(&entry), &work("b"), at(30), at(60));
+    let Taken::Mine { entry: theirs, from } = taken else { panic!("not taken over: {taken:?}") };
+    assert_eq!((theirs.owner.as_str(), from.as_deref()), ("b", Some("a")));
+    assert_eq!(theirs.state, State::Claimed { until: at(60) });
     assert_eq!(
         take(Some(&entry), &work("a"), at(1), at(60)),
         Taken::Mine { entry, from: None },

@@ -104,7 +104,7 @@ impl Stage {
                         decided_at: self
                             .clock
                             .now()
-                            .minus(Duration::from_secs(self.random.random_range(0..1200))),
+                            .minus(Duration::from_secs(self.random.random_range(0..1000))),
                         ..verdict()
                     };
                     cases.push(Case { verdict: Arc::new(verdict), traceparent: None });
@@ -114,19 +114,32 @@ impl Stage {
         cases
     }
 
-    fn polls(&mut self) -> u32 {
-        if self.random.random_bool(0.4) { self.random.random_range(1..60) } else { u32::MAX }
+    /// Handles a case after a moment, and may be killed on the way: at any await, or after a time.
+    async fn life(
+        runner: Runner,
+        case: Case,
+        (delay, polls, time): (u64, u32, u64),
+    ) -> Option<Result<(), Later>> {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let killed = Killed(Box::pin(runner.handle(&case)), polls);
+        tokio::time::timeout(Duration::from_millis(time), killed).await.ok().flatten()
     }
 
-    /// Two replicas get a delivery each at once, perhaps of the same verdict, and may be killed on the way.
+    fn fate(&mut self) -> (u64, u32, u64) {
+        let polls = if self.random.random_bool(0.2) { self.random.random_range(1..60) } else { u32::MAX };
+        let time = if self.random.random_bool(0.3) { self.random.random_range(0..1500) } else { 60_000 };
+        (self.random.random_range(0..800), polls, time)
+    }
+
+    /// Two replicas get a delivery each, perhaps of the same verdict.
     async fn deliver(&mut self, open: &mut Vec<Case>) {
-        let pick = |stage: &mut Self| stage.random.random_range(0..open.len());
-        let (first, second) = (pick(self), pick(self));
+        let first = self.random.random_range(0..open.len());
+        let other = self.random.random_range(0..open.len());
+        let second = if self.random.random_bool(0.7) { first } else { other };
         let (one, two) = (self.runner(), self.runner());
-        let (a, b) = (open[first].clone(), open[second].clone());
         let both = futures::future::join(
-            Killed(Box::pin(one.handle(&a)), self.polls()),
-            Killed(Box::pin(two.handle(&b)), self.polls()),
+            Self::life(one, open[first].clone(), self.fate()),
+            Self::life(two, open[second].clone(), self.fate()),
         );
         let (ended_a, ended_b) = both.await;
         let mut handled = BTreeSet::new();
@@ -192,7 +205,7 @@ fn check(seed: u64, stage: &Stage, cases: &[Case]) {
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_a_deployment_is_rolled_back_at_most_once_and_everything_is_recorded() {
     let mut done = 0;
-    for seed in 0..300 {
+    for seed in 0..1000 {
         let mut stage = Stage::new(seed);
         let cases = stage.cases();
         for service in 0..2 {
@@ -213,5 +226,5 @@ async fn whatever_happens_a_deployment_is_rolled_back_at_most_once_and_everythin
         check(seed, &stage, &cases);
         done += stage.undo.effects().len();
     }
-    assert!(done > 100, "{done} rollbacks: the test would prove nothing");
+    assert!(done > 500, "{done} rollbacks: the test would prove nothing");
 }
