@@ -1,7 +1,8 @@
 //! Reads verdicts from the stream, has them handled, and acknowledges them once everything about them is recorded.
 
+use crate::ledger_store::Later;
 use crate::metrics::Metrics;
-use crate::runner::{Case, Later, Runner};
+use crate::runner::{Case, Runner};
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::{AckKind, Message};

@@ -7,6 +7,7 @@ pub mod config;
 mod fixtures;
 mod intake;
 pub mod ledger;
+mod ledger_store;
 mod metrics;
 pub mod policy;
 pub mod retry;

@@ -1,6 +1,5 @@
 //! What can be seen of the notifier from outside: counts, queue, latency.
 
-use crate::policy::Rule;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,7 +13,7 @@ use vouch_service::health::Health;
 struct Ended {
     purpose: &'static str,
     outcome: &'static str,
-    rule: &'static str,
+    rule: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,7 +66,7 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn ended(&self, purpose: Purpose, outcome: ActionOutcome, rule: Rule) {
+    pub(crate) fn ended(&self, purpose: Purpose, outcome: ActionOutcome, rule: String) {
         let outcome = match outcome {
             ActionOutcome::Done => "done",
             ActionOutcome::Skipped => "skipped",
@@ -77,7 +76,7 @@ impl Metrics {
                 "unknown"
             }
         };
-        let labels = Ended { purpose: purpose.as_str(), outcome, rule: rule.as_str() };
+        let labels = Ended { purpose: purpose.as_str(), outcome, rule };
         self.ended.get_or_create(&labels).inc();
     }
 

@@ -1,9 +1,10 @@
 //! Carries decisions out: claim, act, record, for one verdict at a time and all of its actions at once.
 
-use crate::action::{Action, ActionError, ActionRequest};
+use crate::action::{Action, ActionError, ActionRequest, Effect};
 use crate::audit::{self, End};
 use crate::config::{ActionSettings, NotifierSettings, PolicySettings, RetrySettings};
-use crate::ledger::{self, Entry, Lost, Probe, Resolution, State, Taken, Work};
+use crate::ledger::{self, Entry, Probe, Resolution, State, Taken, Work};
+use crate::ledger_store::{Later, LedgerStore, SHORTLY};
 use crate::metrics::Metrics;
 use crate::policy::{self, Decision, Facts, Rule, Step};
 use crate::retry::{self, Next, Progress};
@@ -15,34 +16,14 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vouch_proto::{Purpose, Timestamp, Verdict};
+use vouch_proto::{Purpose, Verdict};
 use vouch_service::clock::SharedClock;
-
-/// Beyond its timeout, how long a call's owner may take to write down how it ended.
-const MARGIN: Duration = Duration::from_secs(5);
-/// Before looking again at an entry for which somebody else was faster.
-const SHORTLY: Duration = Duration::from_millis(250);
 
 /// A verdict and the trace that it belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) verdict: Arc<Verdict>,
     pub(crate) traceparent: Option<String>,
-}
-
-/// Why a verdict is not handled yet.
-#[derive(Debug)]
-pub(crate) enum Later {
-    /// Something has to be waited for, this long in real time.
-    Wait(Duration),
-    /// Something that is depended on fails.
-    Dependency(anyhow::Error),
-}
-
-impl From<anyhow::Error> for Later {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Dependency(error)
-    }
 }
 
 /// An action, and how much of it may happen at once.
@@ -62,7 +43,7 @@ pub(crate) struct Runner {
     metrics: Metrics,
     stop: CancellationToken,
     policy: PolicySettings,
-    lease: Duration,
+    ledger: LedgerStore,
     slots: BTreeMap<String, Slot>,
     instance: String,
     works: AtomicU64,
@@ -90,10 +71,16 @@ impl Runner {
             };
             Ok((settings.name.clone(), slot))
         };
+        let ledger = LedgerStore {
+            world: around.world.clone(),
+            clock: around.clock.clone(),
+            stop: around.stop.clone(),
+            lease: settings.lease,
+        };
         Ok(Self {
+            ledger,
             slots: settings.actions.iter().map(slot).collect::<anyhow::Result<_>>()?,
             policy: settings.policy.clone(),
-            lease: settings.lease,
             world: around.world,
             clock: around.clock,
             metrics: around.metrics,
@@ -133,7 +120,7 @@ impl Runner {
         };
         if !entry.recorded {
             self.record(case, decision, End::Over { entry: &entry, kind: slot.kind }).await?;
-            self.change(&entry.key, |now| (ledger::recorded(now, &entry), ())).await?;
+            self.ledger.recorded(&entry).await?;
         }
         Box::pin(self.escalate(case, decision.purpose, &entry)).await
     }
@@ -152,9 +139,9 @@ impl Runner {
 
     async fn record(&self, case: &Case, decision: &Decision, end: End<'_>) -> Result<(), Later> {
         let (record, id) = audit::record(&case.verdict, decision, end);
-        let (purpose, outcome) = (record.purpose, record.outcome);
+        let (purpose, outcome, rule) = (record.purpose, record.outcome, record.rule.clone());
         self.world.publish(record, &id, case.traceparent.as_deref()).await?;
-        self.metrics.ended(purpose, outcome, decision.rule);
+        self.metrics.ended(purpose, outcome, rule);
         Ok(())
     }
 
@@ -179,11 +166,15 @@ impl Runner {
             owner: format!("{}.{}", self.instance, self.works.fetch_add(1, Ordering::Relaxed)),
         };
         loop {
-            match self.take(&work).await? {
-                Taken::Mine { entry, .. } => {
+            match self.ledger.take(&work).await? {
+                Taken::Mine { entry, from } => {
+                    if let Some(from) = from {
+                        tracing::warn!(key = entry.key, from, "took over an expired claim");
+                        self.metrics.taken_over();
+                    }
                     return self.act(case, decision, slot, entry).await.map(Ok);
                 }
-                Taken::Held(until) => return Err(Later::Wait(self.real_until(until))),
+                Taken::Held(until) => return Err(Later::Wait(self.ledger.real_until(until))),
                 Taken::Over(entry) => return Ok(Ok(entry)),
                 Taken::Elsewhere(entry) => return Ok(Err(entry)),
                 Taken::Orphan(seen) => self.adopt(case, (decision, &work), slot, &seen).await?,
@@ -196,25 +187,6 @@ impl Runner {
             permit = slot.permits.acquire() => permit.map_err(|e| Later::Dependency(e.into())),
             () = self.stop.cancelled() => Err(Later::Wait(Duration::ZERO)),
         }
-    }
-
-    async fn take(&self, work: &Work) -> Result<Taken, Later> {
-        let taken = self
-            .change(&work.key, |entry| {
-                let now = self.clock.now();
-                let taken = ledger::take(entry, work, now, now.plus(self.shown(self.lease)));
-                let write = match &taken {
-                    Taken::Mine { entry, .. } => Some(entry.clone()),
-                    Taken::Held(_) | Taken::Orphan(_) | Taken::Over(_) | Taken::Elsewhere(_) => None,
-                };
-                (write, taken)
-            })
-            .await?;
-        if let Taken::Mine { entry, from: Some(from) } = &taken {
-            tracing::warn!(key = entry.key, from, "took over an expired claim");
-            self.metrics.taken_over();
-        }
-        Ok(taken)
     }
 
     /// Finds out what became of a call whose owner is gone, and takes the entry over.
@@ -242,23 +214,11 @@ impl Runner {
             ?resolution,
             "a call was begun and its owner is gone"
         );
-        let adopted = self
-            .change(&work.key, |entry| {
-                let now = self.clock.now();
-                let times = (now, now.plus(self.shown(self.lease)));
-                let becomes = ledger::adopted(seen, work, (probe, resolution), times);
-                split(ledger::adopt(entry, seen, &becomes))
-            })
-            .await?;
-        match adopted {
-            Err(Lost) => Err(Later::Wait(SHORTLY)),
-            Ok(_) => {
-                if resolution == Resolution::SendAgain {
-                    self.metrics.taken_over();
-                }
-                Ok(())
-            }
+        self.ledger.adopt(seen, work, (probe, resolution)).await?;
+        if resolution == Resolution::SendAgain {
+            self.metrics.taken_over();
         }
+        Ok(())
     }
 
     /// From a claim to its end.
@@ -273,9 +233,9 @@ impl Runner {
         for calls in 1.. {
             let decision = self.decide_again(case, decision).await?;
             if let Some(end) = self.without_a_call(&decision, slot, &entry) {
-                return self.settle(&entry, decision.rule, end).await;
+                return self.ledger.settle(&entry, decision.rule, end).await;
             }
-            entry = self.begin(&entry, slot).await?;
+            entry = self.ledger.begin(&entry, &slot.action.promise()).await?;
             let begun = Instant::now();
             let request = self.request(case, &decision, entry.attempts);
             let answer = slot.action.execute(&request).await;
@@ -284,7 +244,7 @@ impl Runner {
                 Ok(done) => {
                     let end =
                         State::Done { at: self.clock.now(), detail: done.detail, dry_run: done.dry_run };
-                    return self.settle(&entry, decision.rule, end).await;
+                    return self.ledger.settle(&entry, decision.rule, end).await;
                 }
                 Err(error) => error,
             };
@@ -298,7 +258,7 @@ impl Runner {
             let next = retry::after_failure(&error, &progress, &slot.action.promise(), &slot.retry);
             tracing::warn!(key = entry.key, attempt = entry.attempts, %error, ?next, "an action failed");
             match self.ended_by(next, &error) {
-                Some(end) => return self.settle(&entry, decision.rule, end).await,
+                Some(end) => return self.ledger.settle(&entry, decision.rule, end).await,
                 None => entry = self.pause(&entry, next, &error).await?,
             }
         }
@@ -346,80 +306,18 @@ impl Runner {
     async fn pause(&self, entry: &Entry, next: Next, error: &ActionError) -> Result<Entry, Later> {
         let wait = match (next, &entry.state) {
             (Next::Again(wait), _) => wait,
-            (_, State::Acting { until, .. }) => return Err(Later::Wait(self.real_until(*until))),
+            (_, State::Acting { until, .. }) => return Err(Later::Wait(self.ledger.real_until(*until))),
             (_, _) => return Err(Later::Wait(SHORTLY)),
         };
-        let maybe_sent = error.effect == crate::action::Effect::Possible;
-        let entry = self.claim_until(entry, wait + self.lease, maybe_sent).await?;
+        let maybe_sent = error.effect == Effect::Possible;
+        let entry = self.ledger.back_off(entry, wait + self.ledger.lease, maybe_sent).await?;
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(entry),
             () = self.stop.cancelled() => {
-                self.claim_until(&entry, Duration::ZERO, false).await?;
+                self.ledger.back_off(&entry, Duration::ZERO, false).await?;
                 Err(Later::Wait(Duration::ZERO))
             }
         }
-    }
-
-    async fn claim_until(&self, entry: &Entry, lease: Duration, maybe_sent: bool) -> Result<Entry, Later> {
-        let until = self.clock.now().plus(self.shown(lease));
-        self.owned(entry, |now| ledger::back_off(now, &entry.owner, until, maybe_sent)).await
-    }
-
-    /// Writes `acting`. An error leaves open whether it was written: then nothing is sent.
-    async fn begin(&self, entry: &Entry, slot: &Slot) -> Result<Entry, Later> {
-        let promise = slot.action.promise();
-        let longest = promise.timeout + MARGIN + promise.probe_after.unwrap_or_default();
-        let since = self.clock.now();
-        let times = (since, since.plus(self.shown(longest)));
-        let attempt = entry.attempts + 1;
-        self.owned(entry, |now| ledger::begin(now, &entry.owner, attempt, times)).await
-    }
-
-    /// Writes the end, for as long as it takes: what was done must not be forgotten for an outage of NATS.
-    async fn settle(&self, entry: &Entry, rule: Rule, end: State) -> Result<Entry, Later> {
-        loop {
-            match self.owned(entry, |now| ledger::settle(now, &entry.owner, rule.as_str(), &end)).await {
-                Err(Later::Dependency(error)) if !self.stop.is_cancelled() => {
-                    tracing::error!(
-                        key = entry.key,
-                        error = format!("{error:#}"),
-                        "an end is not recorded yet"
-                    );
-                    tokio::time::sleep(SHORTLY).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn owned(
-        &self,
-        entry: &Entry,
-        step: impl Fn(Option<&Entry>) -> Result<Entry, Lost> + Send + Sync,
-    ) -> Result<Entry, Later> {
-        match self.change(&entry.key, |now| split(step(now))).await? {
-            Ok(entry) => Ok(entry),
-            Err(Lost) => {
-                tracing::warn!(key = entry.key, "the entry was taken over by another replica");
-                Err(Later::Wait(SHORTLY))
-            }
-        }
-    }
-
-    async fn change<T: Send>(
-        &self,
-        key: &str,
-        decide: impl Fn(Option<&Entry>) -> (Option<Entry>, T) + Send + Sync,
-    ) -> Result<T, Later> {
-        let mut answer = None;
-        self.world
-            .change(key, &mut |entry| {
-                let (write, said) = decide(entry);
-                answer = Some(said);
-                write
-            })
-            .await?;
-        answer.ok_or_else(|| Later::Dependency(anyhow::anyhow!("the ledger's entry {key} was not looked at")))
     }
 
     fn request(&self, case: &Case, decision: &Decision, attempt: u32) -> ActionRequest {
@@ -434,21 +332,6 @@ impl Runner {
             sent_at: self.clock.now(),
         }
     }
-
-    /// How far the clock advances in this much real time: leases last equally long whatever its speed.
-    fn shown(&self, real: Duration) -> Duration {
-        const HOUR: Duration = Duration::from_secs(3600);
-        let speed = HOUR.as_secs_f64() / self.clock.real(HOUR).as_secs_f64();
-        Duration::try_from_secs_f64(real.as_secs_f64() * speed).unwrap_or(real)
-    }
-
-    fn real_until(&self, until: Timestamp) -> Duration {
-        self.clock.real(until.since(self.clock.now())).max(SHORTLY)
-    }
-}
-
-fn split(step: Result<Entry, Lost>) -> (Option<Entry>, Result<Entry, Lost>) {
-    (step.clone().ok(), step)
 }
 
 /// An outage before a wait, the shortest wait before the others.
