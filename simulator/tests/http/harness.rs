@@ -100,7 +100,6 @@ impl Harness {
     /// Stops the server and waits for its end.
     pub(crate) async fn end(self) {
         self.stop.cancel();
-        drop(self.client);
         self.tasks.wait().await;
     }
 }

@@ -18,3 +18,5 @@ mod replay;
 mod scenarios;
 #[cfg(test)]
 mod steering;
+#[cfg(test)]
+mod transformations;
