@@ -1,6 +1,10 @@
 //! The collector in process with a real nats-server and a simulated tenant: from a deployment to the series.
 
+#[cfg(test)]
 mod intake;
+#[cfg(test)]
 mod outage;
+#[cfg(test)]
 mod paths;
+#[cfg(test)]
 mod support;

@@ -46,10 +46,12 @@ impl Server {
             .spawn()
             .expect("nats-server on PATH or in .tools: `./dev setup` brings it");
         let ports = folder.path().join(format!("nats-server_{}.ports", child.id()));
+        let mut server = Self { child, url: String::new(), _folder: folder };
         for _ in 0..500 {
             let written = std::fs::read(&ports).ok();
             if let Some(ports) = written.and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok()) {
-                return Self { child, url: ports["nats"][0].as_str().unwrap().to_owned(), _folder: folder };
+                ports["nats"][0].as_str().unwrap().clone_into(&mut server.url);
+                return server;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -62,6 +62,7 @@ pub(super) struct EntityPage {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entity {
+    #[serde(alias = "entityID")]
     pub(super) entity_id: String,
     #[serde(default)]
     pub(super) display_name: String,

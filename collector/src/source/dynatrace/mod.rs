@@ -46,8 +46,11 @@ pub struct Dynatrace {
     client: Client,
     entities: Entities,
     environment: Option<Name>,
-    descriptors: Mutex<BTreeMap<String, (Result<Descriptor, Failure>, Timestamp)>>,
+    descriptors: Mutex<BTreeMap<String, Described>>,
 }
+
+/// What a descriptor said, and when.
+type Described = (Result<Descriptor, Failure>, Timestamp);
 
 /// A metric that is ready to be asked for.
 #[derive(Debug, Clone)]
@@ -211,29 +214,38 @@ fn is_instance_id(value: &str) -> bool {
 }
 
 fn missing_metric(failure: Failure, key: &str) -> Failure {
-    match failure.kind {
-        FailureKind::NotFound => {
-            let message = format!(
-                "the tenant has no metric `{key}` ({}); correct the query in the template, or define the metric in Dynatrace",
-                failure.message
-            );
-            Failure::new(FailureKind::UnknownMetric, message)
-        }
-        _ => failure,
+    if failure.kind != FailureKind::NotFound {
+        return failure;
     }
+    let message = format!(
+        "the tenant has no metric `{key}` ({}); correct the query in the template, or define the metric in Dynatrace",
+        failure.message
+    );
+    Failure::new(FailureKind::UnknownMetric, message)
 }
 
-/// The grid of an answer; one without any data says nothing about its step and is taken as asked.
+/// The grid of an answer. One without any data says nothing about its step and is taken as asked; old clusters leave
+/// the resolution out, and the spacing of the stamps tells it.
 fn grid(ask: &Ask, data: &MetricData) -> Result<Grid, Failure> {
     let empty = data.result.iter().all(|r| r.data.is_empty());
-    let resolution = if empty { Some("1m") } else { data.resolution.as_deref() };
+    let spacing = spacing_minutes(data).map(|minutes| format!("{minutes}m"));
+    let resolution = if empty { Some("1m") } else { data.resolution.as_deref().or(spacing.as_deref()) };
     Grid::of(resolution, ask.window, ask.settled_until)
+}
+
+/// The spacing of all stamps, where it is one of whole minutes.
+fn spacing_minutes(data: &MetricData) -> Option<i64> {
+    let series = data.result.iter().flat_map(|r| &r.data);
+    let mut spacings =
+        series.flat_map(|d| d.timestamps.iter().zip(d.timestamps.iter().skip(1)).map(|(a, b)| b - a));
+    let first = spacings.next().filter(|ms| *ms > 0 && ms % 60_000 == 0)?;
+    spacings.all(|ms| ms == first).then_some(first / 60_000)
 }
 
 /// What is wrong with the whole answer. A warning on top is repeated on the result that it is about: where one of
 /// them carries it, the others are none the worse.
 fn general_failure(data: &MetricData) -> Option<Failure> {
-    if data.next_page_key.is_some() {
+    if data.next_page_key.as_deref().is_some_and(|key| !key.is_empty() && key != "null") {
         return Some(Failure::new(
             FailureKind::Incomplete,
             "metrics/query answered with a further page; ask for fewer series",
@@ -305,7 +317,8 @@ impl MetricSource for Dynatrace {
         for some in calls(&queries) {
             self.query(ask, &service, some, &mut reading).await?;
         }
-        if reading.chunks.iter().all(|c| c.series.iter().all(|s| s.samples.iter().all(Option::is_none))) {
+        let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
+        if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {
             // Nothing at all: perhaps the service has got another entity.
             self.entities.forget(&service);
         }

@@ -1,0 +1,10 @@
+//! The Dynatrace client over HTTP against a server that answers from a script and counts: a missing or extra call fails.
+
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod queries;
+#[cfg(test)]
+mod recordings;
+#[cfg(test)]
+mod server;

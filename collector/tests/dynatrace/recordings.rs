@@ -1,0 +1,128 @@
+//! Answers of real tenants, replayed over HTTP: each becomes series, or is refused by name. Left out where they are missing.
+
+use crate::server::{Answer, Tenant, answer, entity};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use vouch_collector::source::{Ask, MetricAsk, MetricSource as _};
+use vouch_proto::{Name, Timestamp, Window};
+
+fn folder() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/dynatrace/recordings");
+    if folder.join("index.jsonl").exists() {
+        return Some(folder);
+    }
+    println!("left out: {} is not there", folder.display());
+    None
+}
+
+/// The recorded calls of an API, with their index line.
+fn recorded(folder: &Path, api: &str) -> Vec<(Value, Vec<u8>)> {
+    let index = std::fs::read_to_string(folder.join("index.jsonl")).unwrap();
+    let lines = index.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .filter(|line| line["api"] == api)
+        .filter_map(|line| {
+            let body = std::fs::read(folder.join(line["response_file"].as_str()?)).ok()?;
+            Some((line, body))
+        })
+        .collect()
+}
+
+/// The window that the first series of an answer spans, and how many samples it holds.
+fn span(data: &Value) -> Option<(Window, Vec<Option<f64>>)> {
+    let series = &data["result"][0]["data"][0];
+    let stamps: Vec<i64> = series["timestamps"].as_array()?.iter().filter_map(Value::as_i64).collect();
+    let spacing = stamps.iter().zip(stamps.iter().skip(1)).map(|(a, b)| b - a).min();
+    let step = match data["resolution"].as_str() {
+        Some("1m") => 60_000,
+        Some("5m") => 300_000,
+        Some("10m") => 600_000,
+        Some(_) | None => spacing.unwrap_or(3_600_000),
+    };
+    let window =
+        Window::new(Timestamp::from_millis(stamps.first()? - step), Timestamp::from_millis(*stamps.last()?));
+    let values = series["values"].as_array()?.iter().map(Value::as_f64).collect();
+    Some((window.ok()?, values))
+}
+
+#[tokio::test]
+async fn every_recorded_query_is_read_or_refused_by_name() {
+    let Some(folder) = folder() else { return };
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for (line, body) in recorded(&folder, "metrics-query") {
+        let status = u16::try_from(line["status"].as_u64().unwrap()).unwrap();
+        let data: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let span = span(&data);
+        let fallback = Window::new(Timestamp::from_millis(0), Timestamp::from_millis(60_000)).unwrap();
+        let window = span.as_ref().map_or(fallback, |(window, _)| *window);
+        let metrics = data["result"].as_array().map_or(1, Vec::len).max(1);
+        let ask = Ask {
+            environment: Name::new("prod").unwrap(),
+            service: Name::new("checkout").unwrap(),
+            metrics: (0..metrics)
+                .map(|i| MetricAsk {
+                    name: format!("m{i}"),
+                    query: format!("(a + {i})"),
+                    unit: String::new(),
+                    by_host: false,
+                })
+                .collect(),
+            window,
+            settled_until: window.end(),
+        };
+        let asked_again = if status == 429 { 4 } else { 1 };
+        let answers: Vec<Answer> = vec![answer("metrics/query", status, body); asked_again];
+        let tenant = Tenant::new([vec![entity()], answers].concat()).await;
+        let file = line["response_file"].as_str().unwrap();
+        let word = match tenant.source.read(&ask).await {
+            Err(failure) => {
+                println!("{failure}");
+                failure.kind.as_str().to_owned()
+            }
+            Ok(reading) => match reading.refused.first() {
+                Some((_, failure)) => {
+                    println!("{failure}");
+                    failure.kind.as_str().to_owned()
+                }
+                None => {
+                    let read = &reading.chunks[0].series[0].samples;
+                    let (_, recorded) = span.unwrap_or_else(|| (window, vec![None; read.len()]));
+                    assert_eq!(*read, recorded, "{file}");
+                    "series".to_owned()
+                }
+            },
+        };
+        println!("{word:18} {file}");
+        if status == 200 {
+            let resolution = data["resolution"].as_str().unwrap_or_default();
+            let coarse = ["inf", "1h", "30m"].iter().any(|c| resolution.eq_ignore_ascii_case(c));
+            let empty = data["result"]
+                .as_array()
+                .is_some_and(|r| r.iter().all(|r| r["data"] == serde_json::json!([])));
+            let warned = data["warnings"].is_array();
+            assert!(!coarse || empty || warned || word == "too_coarse", "{file}: {resolution} became {word}");
+        }
+        *counts.entry(word).or_default() += 1;
+    }
+    println!("recorded queries: {counts:?}");
+    assert!(counts.get("series").is_some_and(|n| *n > 10), "{counts:?}");
+    assert_eq!(counts.get("throttled"), Some(&1));
+}
+
+#[tokio::test]
+async fn recorded_entities_are_read() {
+    let Some(folder) = folder() else { return };
+    for (line, body) in recorded(&folder, "entities") {
+        let recorded: Value = serde_json::from_slice(&body).unwrap();
+        let Some(entities) = recorded["entities"].as_array() else { continue };
+        let mut answers = vec![answer("entities", 200, body.clone())];
+        if recorded["nextPageKey"].as_str().is_some_and(|key| !key.is_empty()) {
+            answers.push(answer("entities", 200, r#"{"entities":[]}"#));
+        }
+        let tenant = Tenant::new(answers).await;
+        let services = tenant.source.services().await.unwrap();
+        assert_eq!(services.len(), entities.len(), "{}", line["response_file"]);
+        tenant.asked();
+    }
+}
