@@ -1,5 +1,7 @@
 //! What no lint of the compiler checks: layering, subjects in one place, file heads and lengths, words that must not stay.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be read fails the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +43,10 @@ fn without_tests(text: &str) -> &str {
 }
 
 fn is_test(path: &str) -> bool {
-    path.contains("/tests/") || path.starts_with("tests/") || path.ends_with("tests.rs") || path.contains("/tests.rs")
+    path.contains("/tests/")
+        || path.starts_with("tests/")
+        || path.ends_with("tests.rs")
+        || path.contains("/tests.rs")
 }
 
 /// The modules that decide, and must know neither tasks, nor queues, nor the time, nor chance.
@@ -84,13 +89,25 @@ fn files_stay_short() {
 #[test]
 fn pure_modules_know_no_outside() {
     let outside = [
-        "tokio", "async_nats", "SystemTime", "Instant::now", "rand::", "std::fs", "std::net", "std::env", "reqwest",
-        "HashMap", "HashSet", "thread_rng",
+        "tokio",
+        "async_nats",
+        "SystemTime",
+        "Instant::now",
+        "rand::",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "reqwest",
+        "HashMap",
+        "HashSet",
+        "thread_rng",
     ];
     let mut findings = Vec::new();
     for (path, text) in sources().into_iter().filter(|(path, _)| is_pure(path) && !is_test(path)) {
         for (number, line) in code(without_tests(&text)) {
-            findings.extend(outside.iter().filter(|word| line.contains(*word)).map(|w| format!("{path}:{number}: {w}")));
+            findings.extend(
+                outside.iter().filter(|word| line.contains(*word)).map(|w| format!("{path}:{number}: {w}")),
+            );
         }
     }
     none(findings, "pure modules decide from their arguments alone");
@@ -98,11 +115,15 @@ fn pure_modules_know_no_outside() {
 
 #[test]
 fn the_judge_computes_the_same_on_every_machine() {
-    let of_std = [".ln()", ".exp()", ".powf(", ".log10(", ".log2(", ".ln_1p(", ".exp_m1(", ".sin(", ".cos(", ".tanh("];
+    let of_std =
+        [".ln()", ".exp()", ".powf(", ".log10(", ".log2(", ".ln_1p(", ".exp_m1(", ".sin(", ".cos(", ".tanh("];
     let mut findings = Vec::new();
-    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("analyzer/src/") && is_pure(path)) {
+    for (path, text) in
+        sources().into_iter().filter(|(path, _)| path.starts_with("analyzer/src/") && is_pure(path))
+    {
         for (number, line) in code(without_tests(&text)) {
-            findings.extend(of_std.iter().filter(|f| line.contains(*f)).map(|f| format!("{path}:{number}: {f}")));
+            findings
+                .extend(of_std.iter().filter(|f| line.contains(*f)).map(|f| format!("{path}:{number}: {f}")));
         }
     }
     none(findings, "take transcendental functions from libm");
@@ -110,7 +131,14 @@ fn the_judge_computes_the_same_on_every_machine() {
 
 #[test]
 fn services_do_not_know_each_other() {
-    let crates = ["vouch-collector", "vouch-analyzer", "vouch-notifier", "vouch-simulator", "vouch-service", "vouch-proto"];
+    let crates = [
+        "vouch-collector",
+        "vouch-analyzer",
+        "vouch-notifier",
+        "vouch-simulator",
+        "vouch-service",
+        "vouch-proto",
+    ];
     let allowed: [(&str, &[&str]); 5] = [
         ("proto", &[]),
         ("service", &["vouch-proto"]),
@@ -128,7 +156,8 @@ fn services_do_not_know_each_other() {
             if dependencies.contains(&format!("{other}.")) && !may.contains(other) {
                 findings.push(format!("{folder} depends on {other}"));
             }
-            if manifest.contains(&format!("{other}.")) && !may.contains(other) && *other != "vouch-simulator" {
+            if manifest.contains(&format!("{other}.")) && !may.contains(other) && *other != "vouch-simulator"
+            {
                 findings.push(format!("{folder} depends on {other} in its tests"));
             }
         }
@@ -139,9 +168,12 @@ fn services_do_not_know_each_other() {
 #[test]
 fn subjects_are_spelled_in_one_file() {
     let mut findings = Vec::new();
-    for (path, text) in sources().into_iter().filter(|(path, _)| path != "proto/src/subject.rs" && !is_test(path)) {
+    for (path, text) in
+        sources().into_iter().filter(|(path, _)| path != "proto/src/subject.rs" && !is_test(path))
+    {
         for (number, line) in code(without_tests(&text)) {
-            if line.contains("\"vouch.v1.") && !path.ends_with("build.rs") && !line.contains("include_bytes") {
+            if line.contains("\"vouch.v1.") && !path.ends_with("build.rs") && !line.contains("include_bytes")
+            {
                 findings.push(format!("{path}:{number}: {}", line.trim()));
             }
         }
@@ -155,7 +187,9 @@ fn nothing_is_left_for_later() {
     let mut findings = Vec::new();
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {
-            findings.extend(words.iter().filter(|w| line.contains(*w)).map(|w| format!("{path}:{}: {w}", number + 1)));
+            findings.extend(
+                words.iter().filter(|w| line.contains(*w)).map(|w| format!("{path}:{}: {w}", number + 1)),
+            );
         }
     }
     none(findings, "do it now, or file it");
@@ -187,7 +221,8 @@ fn links_in_the_docs_lead_somewhere() {
         assert!(text.lines().count() > 3, "{} is empty", page.display());
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().unwrap();
-            if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists() {
+            if !target.is_empty() && !target.contains("://") && !page.parent().unwrap().join(target).exists()
+            {
                 findings.push(format!("{}: {link}", page.display()));
             }
         }

@@ -1,0 +1,94 @@
+//! How verifications end: each outcome, its cause, and what is done about it.
+
+use vouch_proto::{ActionOutcome, Cause, Classification, Outcome, Purpose};
+use vouch_simulator::{Effect, Fault, FaultRule};
+use vouch_tests::{Telemetry, World};
+
+const SPEED: f64 = 120.0;
+
+#[tokio::test]
+async fn a_healthy_deployment_passes_and_nothing_is_done() {
+    let world = World::start(Telemetry::Scenario("demo"), SPEED).await;
+    let services = world.spawn_all().await;
+    let mut client = services.client().await;
+    let request = world.request("checkout", "1.1.0", 10);
+    let started = client.start(request).await.unwrap().into_inner();
+    let topics = world.topics().await;
+    let verdict = topics.verdict(&started.verification_id).await;
+    assert_eq!((verdict.outcome, verdict.cause), (Outcome::Pass, Cause::Healthy), "{}", verdict.reason);
+    assert!(verdict.usable_minutes >= 9 && verdict.risk < 1.0);
+    let action = topics.action(&started.verification_id, Purpose::Alert).await;
+    assert_eq!((action.outcome, action.rule.as_str()), (ActionOutcome::Skipped, "pass-does-nothing"));
+    assert_eq!(world.hook.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_regression_fails_with_its_metric_and_is_rolled_back_once() {
+    let world = World::start(Telemetry::Scenario("demo"), SPEED).await;
+    let services = world.spawn_all().await;
+    let request = world.request("payment", "2.4.0", 20);
+    let at = world.now().floor_minute().as_millis();
+    world.simulator.deploy("payment", "2.4.0", at, Effect::LatencyStep { factor: 2.0 }).unwrap();
+    let started = services.client().await.start(request).await.unwrap().into_inner();
+    let topics = world.topics().await;
+    let verdict = topics.verdict(&started.verification_id).await;
+    assert_eq!((verdict.outcome, verdict.cause), (Outcome::Fail, Cause::Regression), "{}", verdict.reason);
+    assert!(verdict.metrics[0].metric.starts_with("response_time"), "{:?}", verdict.metrics[0]);
+    assert_eq!(verdict.metrics[0].classification, Classification::High);
+    let action = topics.action(&started.verification_id, Purpose::Rollback).await;
+    assert_eq!((action.outcome, action.rule.as_str()), (ActionOutcome::Done, "fail-rolls-back"));
+    let calls = world.hook.calls();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert_eq!(calls[0]["verdict"]["verificationId"], started.verification_id);
+}
+
+#[tokio::test]
+async fn dynatrace_down_the_whole_time_is_an_error_at_the_deadline() {
+    let world = World::start(Telemetry::Scenario("demo"), SPEED).await;
+    let services = world.spawn_all().await;
+    world.simulator.add_fault(FaultRule::new(Fault::Status { code: 503 })).unwrap();
+    let request = world.request("checkout", "1.1.0", 5);
+    let started = services.client().await.start(request).await.unwrap().into_inner();
+    let topics = world.topics().await;
+    let verdict = topics.verdict(&started.verification_id).await;
+    assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::SourceError), "{}", verdict.reason);
+    let action = topics.action(&started.verification_id, Purpose::Alert).await;
+    assert_eq!(action.outcome, ActionOutcome::Done, "{}", action.detail);
+    assert_eq!(world.hook.calls().len(), 0, "an Error never rolls back");
+}
+
+#[tokio::test]
+async fn no_data_is_inconclusive() {
+    let world = World::start(Telemetry::Scenario("demo"), SPEED).await;
+    let services = world.spawn_all().await;
+    let at = world.now().floor_minute().as_millis();
+    world.simulator.deploy("checkout", "1.1.0", at, Effect::MissingData).unwrap();
+    let request = world.request("checkout", "1.1.0", 6);
+    let started = services.client().await.start(request).await.unwrap().into_inner();
+    let topics = world.topics().await;
+    let verdict = topics.verdict(&started.verification_id).await;
+    assert_eq!(
+        (verdict.outcome, verdict.cause),
+        (Outcome::Inconclusive, Cause::NoData),
+        "{}",
+        verdict.reason
+    );
+    topics.action(&started.verification_id, Purpose::Alert).await;
+    assert_eq!(world.hook.calls().len(), 0, "Inconclusive never rolls back");
+}
+
+#[tokio::test]
+async fn no_collector_is_an_error_at_the_deadline() {
+    let world = World::start(Telemetry::Scenario("demo"), 240.0).await;
+    let analyzer = world.spawn("analyzer", "analyzer").await;
+    analyzer.ready().await;
+    let request = world.request("checkout", "1.1.0", 5);
+    let started = analyzer.client().await.start(request).await.unwrap().into_inner();
+    let verdict = world.topics().await.verdict(&started.verification_id).await;
+    assert_eq!(
+        (verdict.outcome, verdict.cause),
+        (Outcome::Error, Cause::CollectorSilent),
+        "{}",
+        verdict.reason
+    );
+}

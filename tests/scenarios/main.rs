@@ -1,0 +1,11 @@
+//! Scenarios of the whole: real nats-server, simulated Dynatrace, Vouch's programs as processes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what does not work fails the test")]
+
+mod announcing;
+mod command_line;
+mod crashes;
+mod endings;
+mod refusals;
+mod replay;
+mod streams;
