@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use support::receiver::{Answer, OK, Receiver};
 use support::{Bench, Notifier, Server, settings, short, verdict, verdict_at};
 use tokio_util::sync::CancellationToken;
+use vouch_proto::subject::NOTIFIER_VERDICTS;
 use vouch_proto::{Cause, Outcome, Verdict, v1};
 use vouch_service::clock::{Clock as _, ScaledClock, SystemClock};
 
@@ -234,6 +235,25 @@ async fn leases_hold_on_a_clock_that_runs_ahead() {
     assert_eq!(short(&bench.settled().await), expected);
     one.stop().await;
     two.stop().await;
+    undo.finish();
+    chat.finish();
+}
+
+#[tokio::test]
+async fn a_verdict_that_is_worked_on_for_long_is_not_delivered_again() {
+    let until = CancellationToken::new();
+    let (server, bench, undo, chat) = stage(vec![Answer::Held(until.clone())], vec![OK]).await;
+    let yaml = webhooks(&undo, &chat).replace("secret: s3cret, timeout: 2s", "secret: s3cret, timeout: 60s");
+    let notifier = Notifier::start(&server, settings(&yaml)).await;
+    bench.publish(&verdict("d1", Outcome::Fail)).await;
+    undo.wait_for(1).await;
+    // Longer than the server waits for an acknowledgement: this much real time has to pass.
+    tokio::time::sleep(NOTIFIER_VERDICTS.ack_wait + Duration::from_secs(2)).await;
+    assert_eq!(bench.deliveries().await, 1);
+    until.cancel();
+    let expected = ["alert fail-alerts Done 1", "rollback fail-rolls-back Done 1"];
+    assert_eq!(short(&bench.settled().await), expected);
+    notifier.stop().await;
     undo.finish();
     chat.finish();
 }
