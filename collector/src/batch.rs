@@ -1,7 +1,7 @@
 //! From a reading to batches on the bus: windows, parts, identities, digests.
 
 use crate::record::CollectionRecord;
-use crate::source::{Chunk, Failure};
+use crate::source::Chunk;
 use anyhow::Context as _;
 use bytes::Bytes;
 use prost::Message as _;
@@ -87,10 +87,9 @@ impl Stamp<'_> {
         all
     }
 
-    /// The batch that says that nothing could be read; its watermark stays where the collection is.
-    pub(crate) fn outage(&self, window: Window, failure: &Failure, reached: Timestamp) -> SeriesBatch {
-        let standing = Standing { watermark: reached.min(window.end()), is_final: false, revision: 0 };
-        let errors = vec![failure.to_source_error(None)];
+    /// The batch that says why nothing could be read; its watermark stays where the collection is.
+    pub(crate) fn outage(&self, window: Window, errors: Vec<SourceError>, reached: Timestamp) -> SeriesBatch {
+        let standing = Standing { watermark: reached, is_final: false, revision: 0 };
         SeriesBatch { errors, ..self.empty(window, MINUTE, standing) }
     }
 }
@@ -162,7 +161,7 @@ pub(crate) fn digest(chunks: &[Chunk]) -> u64 {
 mod tests {
     use super::*;
     use crate::record::tests::{at, record, window};
-    use crate::source::FailureKind;
+    use crate::source::{Failure, FailureKind};
 
     fn chunk(resolution: u64, window: Window, metric: &str, samples: &[Option<f64>]) -> Chunk {
         let series = Series {
@@ -200,7 +199,11 @@ mod tests {
         let error = Failure::new(FailureKind::UnknownMetric, "x").to_source_error(Some("cpu"));
         let batches = stamp.batches(window(0, 1), &[], &[error], standing(1));
         assert_eq!((batches.len(), batches[0].errors.len(), batches[0].watermark), (1, 1, at(1)));
-        let outage = stamp.outage(window(4, 9), &Failure::new(FailureKind::Timeout, "x"), at(4));
+        let outage = stamp.outage(
+            window(4, 9),
+            vec![Failure::new(FailureKind::Timeout, "x").to_source_error(None)],
+            at(4),
+        );
         assert_eq!((outage.watermark, outage.errors[0].retryable), (at(4), true));
         SeriesBatch::try_from(v1::SeriesBatch::from(outage)).unwrap();
     }

@@ -16,6 +16,8 @@ use vouch_service::lease::Owned;
 
 /// How often the source is asked, on the injected clock.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
+/// How soon again where it did not answer.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Entries vanish a real day after they were written; they are written again well before, unchanged or not.
 const REWRITE: Duration = Duration::from_secs(6 * 3600);
 /// The partition whose owner keeps the catalogue.
@@ -67,6 +69,7 @@ pub(crate) async fn run(
     let mut written: BTreeMap<(Name, Name), (String, tokio::time::Instant)> = BTreeMap::new();
     let mut first = true;
     loop {
+        let mut pause = REFRESH;
         let keeper = owned.borrow().contains(&KEEPER);
         if first || keeper {
             let refreshed = tokio::select! {
@@ -78,12 +81,15 @@ pub(crate) async fn run(
                     first = false;
                     tracing::debug!(services, "catalogue refreshed");
                 }
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "catalogue not refreshed"),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "catalogue not refreshed");
+                    pause = AGAIN;
+                }
             }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = clock::sleep(&*shared.clock, REFRESH) => {}
+            () = clock::sleep(&*shared.clock, pause) => {}
         }
     }
 }

@@ -202,7 +202,7 @@ impl Shared {
                 Ok(reading) => record = self.publish_baseline(&record, *window, &reading).await?,
                 Err(failure) => {
                     let told = plan.due.as_ref().map_or(*window, |due| due.hull);
-                    self.publish_outage(&record, told, &failure).await?;
+                    self.publish_outage(&record, told, vec![failure.to_source_error(None)]).await?;
                     return Ok(Round::Failed(record));
                 }
             }
@@ -211,7 +211,7 @@ impl Shared {
         match self.read(&record, template, due.hull).await {
             Ok(reading) => self.publish_due(&record, due, &reading).await,
             Err(failure) => {
-                self.publish_outage(&record, due.hull, &failure).await?;
+                self.publish_outage(&record, due.hull, vec![failure.to_source_error(None)]).await?;
                 Ok(Round::Failed(record))
             }
         }
@@ -281,12 +281,12 @@ impl Shared {
         &self,
         record: &CollectionRecord,
         window: Window,
-        failure: &Failure,
+        errors: Vec<SourceError>,
     ) -> anyhow::Result<()> {
         let start = verification_start(record).filter(|start| *start <= window.start());
         // What fails of the references leaves the watermark before them.
         let reached = start.map_or(window.start(), |start| record.progress.collected_until.unwrap_or(start));
-        let batch = self.stamp(record).outage(window, failure, reached);
+        let batch = self.stamp(record).outage(window, errors, reached);
         self.metrics.published(1);
         send(&self.nats, record, batch, true).await
     }
@@ -310,14 +310,19 @@ impl Shared {
             return Ok(Round::Done(record));
         }
         let errors = errors(reading);
+        if reading.is_nothing() {
+            // Not one metric could be had: the minutes are asked for again.
+            self.publish_outage(record, due.hull, errors).await?;
+            return Ok(Round::Failed(record.clone()));
+        }
         let mut published = None;
         if let Some(window) = due.first {
             let chunks = slices(reading, window);
-            if chunks.len() < reading.chunks.len() {
+            if chunks.is_empty() || chunks.len() < reading.chunks.len() {
                 let message =
                     format!("the source left out a part of {window} that has settled; it is asked again");
                 let failure = Failure::new(FailureKind::BadAnswer, message);
-                self.publish_outage(record, due.hull, &failure).await?;
+                self.publish_outage(record, due.hull, vec![failure.to_source_error(None)]).await?;
                 return Ok(Round::Failed(record.clone()));
             }
             let standing = Standing { watermark: window.end(), is_final: false, revision: 0 };

@@ -57,11 +57,13 @@ impl Intake {
     /// Reads announcements until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
-            match self.messages(&stop).await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "deployments cannot be read; trying again");
-                }
+            // What is cut off by the stop was not acknowledged, and comes again.
+            let ended = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ended = self.messages() => ended,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(error = format!("{error:#}"), "deployments cannot be read; trying again");
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -70,20 +72,14 @@ impl Intake {
         }
     }
 
-    async fn messages(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+    /// Handles messages until the consumer fails.
+    async fn messages(&self) -> anyhow::Result<()> {
         let consumer = self.nats.consumer(&COLLECTOR_DEPLOYMENTS).await?;
         let mut messages = consumer.stream().max_messages_per_batch(16).messages().await?;
-        loop {
-            let message = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                message = messages.next() => message,
-            };
-            match message {
-                Some(Ok(message)) => self.handle(&message).await,
-                Some(Err(error)) => return Err(error.into()),
-                None => anyhow::bail!("the consumer ended"),
-            }
+        while let Some(message) = messages.next().await {
+            self.handle(&message?).await;
         }
+        anyhow::bail!("the consumer ended")
     }
 
     async fn handle(&self, message: &Message) {

@@ -84,6 +84,14 @@ pub struct Reading {
     pub refused: Vec<(String, Failure)>,
 }
 
+impl Reading {
+    /// Whether every metric was refused.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        !self.refused.is_empty() && self.chunks.iter().all(|chunk| chunk.series.is_empty())
+    }
+}
+
 /// A service that a source knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownService {

@@ -15,6 +15,7 @@ pub struct Scripted {
     value: Value,
     step: Duration,
     failures: Mutex<VecDeque<Failure>>,
+    refusals: Mutex<VecDeque<Failure>>,
     asked: Mutex<Vec<Ask>>,
     services: Vec<KnownService>,
 }
@@ -27,6 +28,7 @@ impl Scripted {
             value,
             step,
             failures: Mutex::default(),
+            refusals: Mutex::default(),
             asked: Mutex::default(),
             services: vec![KnownService { name: "checkout".into(), entity_id: "SERVICE-1".into() }],
         }
@@ -36,6 +38,12 @@ impl Scripted {
     pub fn fail(&self, times: usize, failure: &Failure) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.extend(std::iter::repeat_n(failure.clone(), times));
+    }
+
+    /// The next `times` calls after that refuse every metric like this.
+    pub fn refuse(&self, times: usize, failure: &Failure) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.extend(std::iter::repeat_n(failure.clone(), times));
     }
 
     /// The windows asked for so far.
@@ -52,6 +60,11 @@ impl MetricSource for Scripted {
         let failure = self.failures.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if let Some(failure) = failure {
             return Err(failure);
+        }
+        let refusal = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(failure) = refusal {
+            let refused = ask.metrics.iter().map(|metric| (metric.name.clone(), failure.clone()));
+            return Ok(Reading { refused: refused.collect(), ..Reading::default() });
         }
         let step = i64::try_from(self.step.as_millis()).unwrap_or(60_000);
         let (from, to) =

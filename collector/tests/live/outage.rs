@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vouch_collector::source::scripted::Scripted;
 use vouch_collector::source::{Failure, FailureKind};
-use vouch_proto::SeriesBatch;
+use vouch_proto::{SeriesBatch, Window};
 use vouch_simulator::{Fault, FaultRule};
 
 fn named(batches: &[SeriesBatch], name: &str) -> usize {
@@ -96,5 +96,32 @@ async fn a_failure_of_the_references_is_told_and_asked_again() {
     );
     let asked: Vec<_> = source.asked().iter().take(3).map(|a| a.window).collect();
     assert!(asked[0] == asked[1] && asked[1] == asked[2], "the same window until it comes");
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn minutes_of_which_every_metric_was_refused_are_asked_for_again() {
+    let world = World::new(240.0).await;
+    let source = Arc::new(Scripted::new(Duration::from_secs(60), |_, _| Some(1.0)));
+    let mut deployment = world.deployment();
+    let traffic = deployment.occurred_at.unwrap();
+    deployment.verification.baseline = vec![Window::around(traffic.floor_minute(), -60, -5).unwrap()];
+    let collector = world.collector_of(source.clone()).await;
+    source.refuse(1, &Failure::new(FailureKind::TooCoarse, "hours"));
+    world.announce(&deployment).await;
+    let start = traffic.ceil_minute();
+    world.batches(|b| named(b, "too_coarse") >= 1).await;
+    source.refuse(2, &Failure::new(FailureKind::UnknownMetric, "none"));
+    let (batches, _) = world.batches(|b| watermark(b) >= Some(start.plus_minutes(5))).await;
+    let told: Vec<&SeriesBatch> =
+        batches.iter().filter(|b| b.errors.iter().any(|e| e.name == "unknown_metric")).collect();
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|b| b.errors.len() == 5 && b.watermark <= b.window.start()));
+    let minutes: i64 = batches
+        .iter()
+        .filter(|b| b.window.start() >= start && b.revision == 0 && !b.series.is_empty())
+        .map(|b| b.window.minutes())
+        .sum();
+    assert_eq!(minutes, 5, "none is lost");
     collector.stop().await;
 }

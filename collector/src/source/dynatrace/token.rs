@@ -19,7 +19,11 @@ const REFRESH: Duration = Duration::from_secs(3600);
 /// Looks the token up until `stop`, often while it lacks something.
 pub async fn watch_token(source: &Dynatrace, clock: SharedClock, stop: CancellationToken) {
     loop {
-        let pause = if check(&source.client).await { REFRESH } else { AGAIN };
+        let good = tokio::select! {
+            () = stop.cancelled() => return,
+            good = check(&source.client) => good,
+        };
+        let pause = if good { REFRESH } else { AGAIN };
         tokio::select! {
             () = stop.cancelled() => return,
             () = clock::sleep(&*clock, pause) => {}
