@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use vouch_proto::subject::{ANY_ENVIRONMENT, CATALOGUE_BUCKET, catalogue_key};
+use vouch_proto::subject::{ANY_ENVIRONMENT, CATALOGUE_BUCKET, CATALOGUE_COMPLETE, catalogue_key};
 use vouch_proto::{Name, Timestamp, v1};
 use vouch_service::clock;
 use vouch_service::lease::Owned;
@@ -112,6 +112,8 @@ async fn refresh(
         store.put(catalogue_key(environment, service), body).await?;
         written.insert(names, (id.clone(), tokio::time::Instant::now()));
     }
+    // Whoever asks for a service that is not listed yet must not be told that it is unknown before.
+    store.put(CATALOGUE_COMPLETE, Bytes::from(shared.source_name.clone())).await?;
     Ok(listed.len())
 }
 

@@ -199,6 +199,11 @@ impl Shared {
         let mut record = record.clone();
         for window in &plan.baseline {
             match self.read(&record, template, *window).await {
+                // What is kept too coarsely stays so; all else may be mended.
+                Ok(reading) if reading.is_nothing() && !reading.is_too_coarse() => {
+                    self.publish_outage(&record, *window, errors(&reading)).await?;
+                    return Ok(Round::Failed(record));
+                }
                 Ok(reading) => record = self.publish_baseline(&record, *window, &reading).await?,
                 Err(failure) => {
                     let told = plan.due.as_ref().map_or(*window, |due| due.hull);

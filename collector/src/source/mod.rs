@@ -90,6 +90,12 @@ impl Reading {
     pub fn is_nothing(&self) -> bool {
         !self.refused.is_empty() && self.chunks.iter().all(|chunk| chunk.series.is_empty())
     }
+
+    /// Whether something was refused because the source keeps it in steps that are too long.
+    #[must_use]
+    pub fn is_too_coarse(&self) -> bool {
+        self.refused.iter().any(|(_, failure)| failure.kind == FailureKind::TooCoarse)
+    }
 }
 
 /// A service that a source knows.

@@ -107,6 +107,7 @@ async fn minutes_of_which_every_metric_was_refused_are_asked_for_again() {
     let traffic = deployment.occurred_at.unwrap();
     deployment.verification.baseline = vec![Window::around(traffic.floor_minute(), -60, -5).unwrap()];
     let collector = world.collector_of(source.clone()).await;
+    source.refuse(1, &Failure::new(FailureKind::UnitMismatch, "soon corrected"));
     source.refuse(1, &Failure::new(FailureKind::TooCoarse, "hours"));
     world.announce(&deployment).await;
     let start = traffic.ceil_minute();
@@ -115,7 +116,7 @@ async fn minutes_of_which_every_metric_was_refused_are_asked_for_again() {
     let (batches, _) = world.batches(|b| watermark(b) >= Some(start.plus_minutes(5))).await;
     let told: Vec<&SeriesBatch> =
         batches.iter().filter(|b| b.errors.iter().any(|e| e.name == "unknown_metric")).collect();
-    assert_eq!(told.len(), 2);
+    assert_eq!((told.len(), named(&batches, "unit_mismatch"), named(&batches, "too_coarse")), (2, 1, 1));
     assert!(told.iter().all(|b| b.errors.len() == 5 && b.watermark <= b.window.start()));
     let minutes: i64 = batches
         .iter()
