@@ -6,6 +6,8 @@ use crate::robust::{self, Summary};
 /// Fewest baseline samples that are believed alone; below, the noise is at least [`FEW_SIGMA`].
 const ENOUGH: usize = 20;
 const FEW_SIGMA: f64 = 0.02;
+/// Samples that the controls' differences weigh against a host's own.
+const OTHERS_WEIGHT: f64 = 20.0;
 /// Noise where nothing is known.
 const UNKNOWN: Summary = Summary { n: 0, median: 0.0, sigma: 0.3, autocorrelation: 0.0 };
 /// The estimate of an autocorrelation is biased downwards, by about (1 + 4 phi) / n (Kendall 1954).
@@ -40,13 +42,16 @@ impl Noise {
     #[must_use]
     pub fn of_residuals(residuals: &Residuals) -> Self {
         let mut noise = Self::of(&residuals.baseline, LEAST_SIGMA);
-        let pooled: Vec<f64> = residuals.control.iter().fold(residuals.baseline.clone(), |mut all, row| {
-            all.extend_from_slice(row);
-            all
-        });
-        let pooled = robust::summary(&pooled).unwrap_or(UNKNOWN).sigma;
-        let least = if noise.n >= ENOUGH { LEAST_SIGMA } else { FEW_SIGMA };
-        noise.sigma = if noise.n >= ENOUGH { noise.sigma.max(pooled) } else { pooled }.max(least);
+        let mut others: Vec<f64> =
+            residuals.control.iter().filter_map(|row| robust::summary(row)).map(|row| row.sigma).collect();
+        // The median, so that one wild control does not deafen the comparison.
+        let Some(usual) = robust::median_in_place(&mut others) else {
+            noise.sigma = noise.sigma.max(if noise.n >= ENOUGH { LEAST_SIGMA } else { FEW_SIGMA });
+            return noise;
+        };
+        let own = noise.n as f64;
+        let variance = own * noise.sigma * noise.sigma + OTHERS_WEIGHT * usual * usual;
+        noise.sigma = (variance / (own + OTHERS_WEIGHT)).sqrt().max(LEAST_SIGMA);
         noise
     }
 

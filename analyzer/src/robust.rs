@@ -134,14 +134,14 @@ pub fn summary(values: &[f64]) -> Option<Summary> {
     }
     deviations.sort_unstable_by(f64::total_cmp);
     let median = quantile_sorted(&deviations, 0.5)?;
-    let range = quantile_sorted(&deviations, 0.95)? - quantile_sorted(&deviations, 0.05)?;
+    let range = quantile_sorted(&deviations, 0.90)? - quantile_sorted(&deviations, 0.10)?;
     for v in &mut deviations {
         *v -= median;
     }
     let mut absolute: Vec<f64> = deviations.iter().map(|d| d.abs()).collect();
     let spread = MAD_TO_SIGMA * median_in_place(&mut absolute)?;
     let reach = if spread > 0.0 { 4.0 * spread } else { f64::INFINITY };
-    let sigma = spread.max(0.75 * winsorised_sd(&deviations, 0.0, reach)).max(range / 4.0).max(1e-12);
+    let sigma = spread.max(0.75 * winsorised_sd(&deviations, 0.0, reach)).max(range / 3.0).max(1e-12);
     let autocorrelation = lag1_autocorrelation(values, median, 4.0 * sigma);
     Some(Summary { n, median, sigma, autocorrelation })
 }
