@@ -39,7 +39,7 @@ pub enum Rule {
     /// It could not be measured.
     ErrorAlerts,
     /// A later revision of a verdict that is not a Pass.
-    RevisionAlertsOnly,
+    RevisionAlerts,
     /// The verdict is older than `alert.max_age`.
     AlertExpired,
     /// Nothing is wrong.
@@ -66,7 +66,7 @@ impl Rule {
             Self::FailBelowRollbackGradeAlerts => "fail-below-rollback-grade-alerts",
             Self::InconclusiveAlerts => "inconclusive-alerts",
             Self::ErrorAlerts => "error-alerts",
-            Self::RevisionAlertsOnly => "revision-alerts-only",
+            Self::RevisionAlerts => "revision-alerts",
             Self::AlertExpired => "alert-expired",
             Self::PassDoesNothing => "pass-does-nothing",
             Self::RollbackFailedAlerts => "rollback-failed-alerts",
@@ -117,14 +117,15 @@ pub struct Decision {
 pub fn decide(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Vec<Decision> {
     let alert = match (verdict.outcome, verdict.revision) {
         (Outcome::Pass, _) => return vec![nothing(verdict)],
-        (Outcome::Fail | Outcome::Inconclusive | Outcome::Error, 1..) => Rule::RevisionAlertsOnly,
+        (Outcome::Fail | Outcome::Inconclusive | Outcome::Error, 1..) => Rule::RevisionAlerts,
         (Outcome::Inconclusive, 0) => Rule::InconclusiveAlerts,
         (Outcome::Error, 0) => Rule::ErrorAlerts,
         (Outcome::Fail, 0) if verdict.rollback_grade => Rule::FailAlerts,
         (Outcome::Fail, 0) => Rule::FailBelowRollbackGradeAlerts,
     };
     let mut decisions = Vec::new();
-    if alert == Rule::FailAlerts {
+    // A revision may bring the evidence that the first word lacked; the ledger keeps it at one rollback a deployment.
+    if verdict.outcome == Outcome::Fail && verdict.rollback_grade {
         decisions.push(rollback(verdict, facts, settings));
     }
     let about = decisions.first().map_or_else(String::new, |rollback| format!(" {}", rollback.detail));

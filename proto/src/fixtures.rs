@@ -55,7 +55,7 @@ pub(crate) fn verdict() -> Verdict {
 
 pub(crate) fn action() -> Action {
     Action {
-        action_id: "01KBHV0000ABCDEFGHJKMNPQRS/rollback/undo".into(),
+        action_id: "01KBHV0000ABCDEFGHJKMNPQRS/rollback".into(),
         deployment_id: "01KBHV0000ABCDEFGHJKMNPQRS".into(),
         verification_id: "01KBHV0000ABCDEFGHJKMNPQRS.1".into(),
         service: name("checkout"),

@@ -203,6 +203,9 @@ pub fn newest_deployment_key(environment: &Name, service: &Name) -> String {
 /// Environment under which the catalogue lists services of a source that serves every environment.
 pub const ANY_ENVIRONMENT: &str = "any";
 
+/// Key of the catalogue that is written once all services of a source are listed: from then on a missing one is unknown.
+pub const CATALOGUE_COMPLETE: &str = "complete";
+
 /// Key of a service in the catalogue.
 #[must_use]
 pub fn catalogue_key(environment: &Name, service: &Name) -> String {

@@ -34,7 +34,8 @@ fn real_cases(path: &Path) -> Vec<(String, Case)> {
     let file = std::fs::File::open(path).expect("the cases");
     let reader = BufReader::new(flate2::read::MultiGzDecoder::new(file));
     let lines = reader.lines().map(|line| line.expect("a line"));
-    let real: Vec<String> = lines.filter(|line| line.contains("\"source\": \"real_")).collect();
+    let real: Vec<String> = lines.filter(|line| line.contains("\"source\":\"real_")).collect();
+    assert!(real.len() > COUNT, "the file holds real cases");
     let every = (real.len() / COUNT).max(1);
     let picked = real.into_iter().step_by(every).take(COUNT);
     picked.map(|line| (line.clone(), Case::from_json(&line).expect("a valid case"))).collect()

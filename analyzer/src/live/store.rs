@@ -345,7 +345,7 @@ impl Store {
         .await
     }
 
-    /// Whether the catalogue knows the service; `None` where it is empty, so that nothing can be said.
+    /// Whether the catalogue knows the service; `None` before it is complete, when nothing can be said.
     pub(crate) async fn is_known(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<bool>> {
         let any = Name::new(subject::ANY_ENVIRONMENT)?;
         for environment in [environment, &any] {
@@ -354,8 +354,8 @@ impl Store {
                 return Ok(Some(true));
             }
         }
-        let empty = self.catalogue.keys().await?.try_next().await?.is_none();
-        Ok(if empty { None } else { Some(false) })
+        let complete = bucket::read(&self.catalogue, subject::CATALOGUE_COMPLETE).await?.is_some();
+        Ok(complete.then_some(false))
     }
 
     /// Services of the catalogue whose names are like the one given, for the message.

@@ -77,10 +77,17 @@ fn every_other_ending_has_its_rule() {
     assert_eq!(only(&verdict_of(Outcome::Inconclusive)), Rule::InconclusiveAlerts);
     assert_eq!(only(&verdict_of(Outcome::Error)), Rule::ErrorAlerts);
     assert_eq!(only(&Verdict { rollback_grade: false, ..verdict() }), Rule::FailBelowRollbackGradeAlerts);
-    assert_eq!(only(&Verdict { revision: 1, ..verdict() }), Rule::RevisionAlertsOnly);
+    assert_eq!(only(&Verdict { revision: 1, rollback_grade: false, ..verdict() }), Rule::RevisionAlerts);
     assert_eq!(only(&Verdict { revision: 1, ..verdict_of(Outcome::Pass) }), Rule::PassDoesNothing);
     let pass = decide(&verdict_of(Outcome::Pass), &facts(0), &settings(Mode::Act));
     assert_eq!(rules(&pass), [("pass-does-nothing", Step::Nothing)]);
+}
+
+#[test]
+fn a_revision_that_brings_the_evidence_rolls_back() {
+    let decisions = decide(&Verdict { revision: 1, ..verdict() }, &facts(0), &settings(Mode::Act));
+    assert_eq!((decisions[0].rule, decisions[0].step), (Rule::FailRollsBack, Step::Act));
+    assert_eq!(decisions[1].rule, Rule::RevisionAlerts);
 }
 
 #[test]
@@ -119,7 +126,7 @@ fn every_rule_has_a_name_of_its_own() {
         Rule::FailBelowRollbackGradeAlerts,
         Rule::InconclusiveAlerts,
         Rule::ErrorAlerts,
-        Rule::RevisionAlertsOnly,
+        Rule::RevisionAlerts,
         Rule::AlertExpired,
         Rule::PassDoesNothing,
         Rule::RollbackFailedAlerts,
@@ -135,7 +142,7 @@ fn every_rule_has_a_name_of_its_own() {
 
 proptest! {
     #[test]
-    fn only_a_fresh_strong_first_fail_of_the_newest_deployment_acts(
+    fn only_a_fresh_strong_fail_of_the_newest_deployment_acts(
         outcome in prop::sample::select(Outcome::ALL),
         (grade, revision, age) in (any::<bool>(), 0..3_u32, 0..2000_u64),
         newest in prop::option::of(prop::sample::select(&["01KBHV0000ABCDEFGHJKMNPQRS", "other"])),
@@ -146,7 +153,7 @@ proptest! {
         let decisions = decide(&verdict, &facts, &settings(mode));
         prop_assert!(!decisions.is_empty());
         let acts = decisions.iter().any(|d| d.purpose == Purpose::Rollback && d.step == Step::Act);
-        let may = outcome == Outcome::Fail && grade && revision == 0 && age <= 900
+        let may = outcome == Outcome::Fail && grade && age <= 900
             && newest == Some("01KBHV0000ABCDEFGHJKMNPQRS") && mode == Mode::Act;
         prop_assert_eq!(acts, may);
         let alerts = decisions.iter().filter(|d| d.step == Step::Act && d.purpose == Purpose::Alert).count();
