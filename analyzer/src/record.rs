@@ -46,7 +46,9 @@ pub struct Record {
     pub duration: Duration,
     /// Reference windows.
     pub baseline: Vec<Window>,
-    /// What is judged; `None` until the first traffic.
+    /// When the version got the traffic that is judged.
+    pub traffic_at: Option<Timestamp>,
+    /// What is judged: whole minutes after `traffic_at`; `None` until then.
     pub verification: Option<Window>,
     /// A verdict is published by then.
     pub deadline: Timestamp,
@@ -100,6 +102,7 @@ impl Record {
             strategy_reason: String::new(),
             duration: request.duration.unwrap_or(opening.template.duration),
             baseline: Vec::new(),
+            traffic_at,
             verification: None,
             deadline: opening.now.plus(patience.wait_for_traffic),
             opened_at: opening.now,
@@ -110,7 +113,7 @@ impl Record {
             traceparent: opening.traceparent,
             settled: false,
         };
-        record.plan(traffic_at, opening.template, patience);
+        record.plan(opening.template, patience);
         record
     }
 
@@ -125,20 +128,20 @@ impl Record {
             return false;
         }
         let before = self.clone();
-        let traffic_at = self.verification.map(Window::start).or(known.traffic_at);
+        self.traffic_at = self.traffic_at.or(known.traffic_at);
         let mine = std::mem::take(&mut self.deployment.verification);
         self.deployment = Deployment { verification: mine, ..known.deployment.clone() };
         self.deployment.verification_id = Some(self.verification_id.clone());
         self.aborted |= known.deployment.phase == Phase::Aborted;
-        self.plan(traffic_at, template, patience);
+        self.plan(template, patience);
         *self != before
     }
 
     /// Chooses strategy and windows from what is known so far.
-    fn plan(&mut self, traffic_at: Option<Timestamp>, template: &VerificationTemplate, patience: Patience) {
+    fn plan(&mut self, template: &VerificationTemplate, patience: Patience) {
         let asked = self.deployment.verification.strategy.unwrap_or(template.strategy);
         (self.strategy, self.strategy_reason) = choose(asked, &self.deployment);
-        let Some(traffic_at) = traffic_at else { return };
+        let Some(traffic_at) = self.traffic_at else { return };
         let start = traffic_at.ceil_minute();
         self.state = State::Running;
         self.verification = Window::new(start, start.plus(self.duration)).ok();
@@ -218,6 +221,7 @@ impl From<Record> for v1::Verification {
             duration: Some(wire_duration(r.duration)),
             traceparent: r.traceparent.unwrap_or_default(),
             settled: r.settled,
+            traffic_at: r.traffic_at.map(Into::into),
         }
     }
 }
@@ -254,6 +258,7 @@ impl TryFrom<v1::Verification> for Record {
             verdict: r.verdict.map(Verdict::try_from).transpose()?,
             traceparent: some(r.traceparent),
             settled: r.settled,
+            traffic_at: time::optional(r.traffic_at)?,
         })
     }
 }
@@ -343,9 +348,17 @@ pub(crate) mod tests {
             traceparent: None,
         };
         let traffic_at = at(0).plus(Duration::from_secs(20));
-        let record = Record::open(&news(Phase::Traffic), Some(traffic_at), opening, PATIENCE);
+        let mut record = Record::open(&news(Phase::Traffic), Some(traffic_at), opening, PATIENCE);
         assert_eq!(record.baseline.last().unwrap().end(), at(0));
         assert_eq!(record.verification.unwrap().start(), at(1));
+        let before = record.clone();
+        let known = known(None, &Deployment { occurred_at: Some(traffic_at), ..news(Phase::Traffic) }, 0);
+        record.update(&known, &template, PATIENCE);
+        assert_eq!(
+            (record.baseline, record.verification),
+            (before.baseline, before.verification),
+            "news moves nothing"
+        );
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Verification {
     fn judge(&mut self, now: Timestamp) -> Option<Step> {
         let window = self.record.verification?;
         let (seen, total) = (self.assembly.minutes_seen(window), self.assembly.minutes_total(window));
-        if seen <= self.judged || !self.assembly.has_baseline(&self.record.baseline) {
+        if seen <= self.judged || !self.has_baseline() {
             return None;
         }
         let case = self.assembly.case(&self.record, &self.template)?;
@@ -156,7 +156,7 @@ impl Verification {
             return Step::Settled;
         }
         let seen = self.assembly.minutes_seen(window).min(last);
-        if seen <= self.judged || !self.assembly.has_baseline(&self.record.baseline) {
+        if seen <= self.judged || !self.has_baseline() {
             return Step::Wait;
         }
         let Some(case) = self.assembly.case(&self.record, &self.template) else { return Step::Wait };
@@ -238,6 +238,12 @@ impl Verification {
         (!refused.is_empty()).then(|| refused.join("; "))
     }
 
+    fn has_baseline(&self) -> bool {
+        self.record
+            .verification
+            .is_some_and(|window| self.assembly.has_baseline(&self.record.baseline, window))
+    }
+
     fn source_says(&self) -> String {
         let said: Vec<String> =
             self.assembly.errors().map(|e| format!("{}: {}", e.name, e.message)).collect();
@@ -251,7 +257,7 @@ impl Verification {
         if self.assembly.errors().any(|e| e.metric.is_none()) {
             return format!("the source ({})", self.source_says());
         }
-        if !self.assembly.has_baseline(&self.record.baseline) {
+        if !self.has_baseline() {
             return "the reference windows".to_owned();
         }
         format!("minute {}", self.judged + 1)

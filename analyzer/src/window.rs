@@ -4,6 +4,7 @@
 use crate::case::{Case, CaseMetric, HostGroup as CaseGroup, MetricRole as CaseRole};
 use crate::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
+use vouch_proto::series::TOO_COARSE;
 use vouch_proto::time::MINUTE_MS;
 use vouch_proto::{
     HostGroup, MetricRole, MetricSpec, SeriesBatch, SourceError, Strategy, Timestamp, VerificationTemplate,
@@ -15,10 +16,14 @@ pub const WHOLE_SERVICE: &str = "service";
 /// Most samples kept for one verification: bounds the memory that a batch can claim.
 pub const MAX_SAMPLES: usize = 4_000_000;
 
+/// How far before the verification the step of the samples counts as that of now.
+const RECENT_MS: i64 = 60 * MINUTE_MS;
+
 /// One sample with what decides whether a later one replaces it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cell {
     value: Option<f64>,
+    step: i64,
     revision: u32,
     is_final: bool,
 }
@@ -33,7 +38,8 @@ pub struct Assembly {
     cells: BTreeMap<Key, BTreeMap<i64, Cell>>,
     samples: usize,
     units: BTreeMap<String, String>,
-    step_ms: i64,
+    /// Step of what was read, by the end of its window.
+    steps: BTreeMap<i64, i64>,
     /// Start and end of what has been read completely, disjoint and ascending.
     covered: BTreeMap<i64, i64>,
     /// Parts seen of a window's revision.
@@ -49,17 +55,22 @@ impl Assembly {
         self.last_heard = self.last_heard.max(Some(batch.collected_at));
         let whole = self.note_errors(batch);
         if whole {
+            // What is kept too coarsely is read as far as it can ever be: a window without samples.
+            if batch.errors.iter().all(|e| e.name == TOO_COARSE) {
+                self.cover(batch.window.start().as_millis(), batch.window.end().as_millis());
+            }
             return;
         }
         let step = i64::try_from(batch.resolution.as_millis()).unwrap_or(MINUTE_MS).max(1000);
-        self.step_ms = self.step_ms.max(step);
+        let known = self.steps.entry(batch.window.end().as_millis()).or_insert(step);
+        *known = step.max(*known);
         for series in &batch.series {
             self.units.entry(series.metric.clone()).or_insert_with(|| series.unit.clone());
             let host = series.host.clone().unwrap_or_else(|| WHOLE_SERVICE.to_owned());
             let cells = self.cells.entry((series.metric.clone(), host)).or_default();
             for (i, value) in (0_i64..).zip(&series.samples) {
                 let start = batch.window.start().as_millis() + i * step;
-                let cell = Cell { value: *value, revision: batch.revision, is_final: batch.is_final };
+                let cell = Cell { value: *value, step, revision: batch.revision, is_final: batch.is_final };
                 let before = cells.get(&start);
                 if before.is_none() && self.samples >= MAX_SAMPLES {
                     continue;
@@ -127,10 +138,16 @@ impl Assembly {
         self.covered.is_empty()
     }
 
+    /// The step of judging: that of the data around the verification. Older data may be kept more coarsely.
+    fn step(&self, window: Window) -> i64 {
+        let recent = self.steps.range(window.start().as_millis() - RECENT_MS..);
+        recent.map(|(_, step)| *step).max().unwrap_or(MINUTE_MS).max(MINUTE_MS)
+    }
+
     /// Whether the reference windows have been read, up to the step of the samples.
     #[must_use]
-    pub fn has_baseline(&self, baseline: &[Window]) -> bool {
-        let step = self.step_ms.max(MINUTE_MS);
+    pub fn has_baseline(&self, baseline: &[Window], window: Window) -> bool {
+        let step = self.step(window);
         baseline.iter().all(|w| {
             let (start, end) = (w.start().as_millis(), w.end().as_millis());
             let (start, end) = (ceil(start, step), floor(end, step));
@@ -140,7 +157,7 @@ impl Assembly {
 
     /// The first step that the judge sees: the verification's start, or the next full step of coarser data.
     fn origin(&self, window: Window) -> i64 {
-        ceil(window.start().as_millis(), self.step_ms.max(MINUTE_MS))
+        ceil(window.start().as_millis(), self.step(window))
     }
 
     /// Minutes of the window read without a hole from its start: how far judging may look.
@@ -154,7 +171,7 @@ impl Assembly {
     /// Minutes that the judge sees when everything has been read.
     #[must_use]
     pub fn minutes_total(&self, window: Window) -> i64 {
-        let step = self.step_ms.max(MINUTE_MS);
+        let step = self.step(window);
         ((window.end().as_millis() - self.origin(window)).max(0) / step) * (step / MINUTE_MS)
     }
 
@@ -170,7 +187,7 @@ impl Assembly {
     #[must_use]
     pub fn case(&self, record: &Record, template: &VerificationTemplate) -> Option<Case> {
         let window = record.verification?;
-        let (step, origin) = (self.step_ms.max(MINUTE_MS), self.origin(window));
+        let (step, origin) = (self.step(window), self.origin(window));
         let minute = |ms: i64| (ms - origin).div_euclid(MINUTE_MS);
         let strategy = match record.strategy {
             // The new stack after the switch against the old one before it, or against a pinned run's windows.
@@ -201,7 +218,9 @@ impl Assembly {
                 let count = usize::try_from((end - start) / step).unwrap_or(0);
                 let values: Vec<Option<f64>> = (0..)
                     .take(count)
-                    .map(|i: i64| cells.get(&(start + i * step)).and_then(|c| c.value))
+                    .map(|i: i64| {
+                        cells.get(&(start + i * step)).filter(|c| c.step == step).and_then(|c| c.value)
+                    })
                     .collect();
                 if *end > origin || values.iter().any(Option::is_some) {
                     case = case.with_series(metric, host, minute(*start), values);
@@ -334,7 +353,7 @@ pub(crate) mod tests {
         batches().iter().for_each(|b| assembly.absorb(b));
         let record = running();
         let window = record.verification.unwrap();
-        assert!(assembly.has_baseline(&record.baseline));
+        assert!(assembly.has_baseline(&record.baseline, window));
         assert_eq!((assembly.minutes_seen(window), assembly.minutes_total(window)), (15, 15));
         let case = assembly.case(&record, &golden_signals()).unwrap();
         assert_eq!(case.baseline, [[-10_140, -10_065], [-1500, -1425], [-180, 0]]);
@@ -357,6 +376,18 @@ pub(crate) mod tests {
         assembly.absorb(&SeriesBatch { collected_at: at(9), ..batch(2, 3, 1.0) });
         assert_eq!(assembly.minutes_seen(window), 5);
         assert_eq!(assembly.errors().count(), 0, "it delivers again");
+    }
+
+    #[test]
+    fn a_reference_that_is_kept_too_coarsely_is_read_and_empty() {
+        let mut assembly = Assembly::default();
+        let mut coarse = source_error(0, Some("response_time"), false);
+        coarse.window = Window::around(at(0), -180, 0).unwrap();
+        coarse.errors[0].name = TOO_COARSE.to_owned();
+        assembly.absorb(&coarse);
+        let window = running().verification.unwrap();
+        assert!(assembly.has_baseline(&[coarse.window], window));
+        assert_eq!(assembly.minutes_seen(window), 0);
     }
 
     #[test]
@@ -397,6 +428,23 @@ pub(crate) mod tests {
         assert_eq!((case.interval_min, case.verification), (5, [0, 15]));
         let recent = case.series.last().unwrap();
         assert_eq!((recent.start, recent.values.len()), (-180, 37));
+    }
+
+    #[test]
+    fn old_data_in_coarser_steps_is_left_out_and_never_mistaken() {
+        let mut assembly = Assembly::default();
+        let mut old = batch(-1500, -1425, 9.0);
+        old.resolution = Duration::from_secs(300);
+        old.series[0].samples.truncate(15);
+        assembly.absorb(&old);
+        [batch(-180, 0, 1.0), batch(0, 1, 1.0)].iter().for_each(|b| assembly.absorb(b));
+        let mut record = running();
+        record.baseline.remove(0);
+        let window = record.verification.unwrap();
+        assert!(assembly.has_baseline(&record.baseline, window));
+        let case = assembly.case(&record, &golden_signals()).unwrap();
+        assert_eq!((case.interval_min, case.series.len()), (1, 1));
+        assert_eq!(case.series[0].start, -180);
     }
 
     proptest! {

@@ -110,6 +110,9 @@ pub(crate) async fn send(
         batch.revision,
         batch.part
     );
+    if batch.is_final {
+        id += "/final";
+    }
     if outage {
         id += &format!("/e{}", batch.collected_at.as_millis().div_euclid(vouch_proto::time::MINUTE_MS));
     }

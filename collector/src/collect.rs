@@ -93,6 +93,9 @@ async fn hear(news: &mut watch::Receiver<CollectionRecord>, record: &mut Collect
     }
 }
 
+/// References that end so long before the deployment or later are kept in the steps of now.
+const RECENT: Duration = Duration::from_secs(3600);
+
 /// When to plan again.
 #[derive(Debug)]
 enum Wake {
@@ -197,6 +200,7 @@ impl Shared {
         plan: &Plan,
     ) -> anyhow::Result<Round> {
         let mut record = record.clone();
+        let known_step = record.progress.step_seconds;
         for window in &plan.baseline {
             match self.read(&record, template, *window).await {
                 // What is kept too coarsely stays so; all else may be mended.
@@ -213,6 +217,10 @@ impl Shared {
             }
         }
         let Some(due) = &plan.due else { return Ok(Round::Done(record)) };
+        if record.progress.step_seconds != known_step {
+            // The minutes were planned before the step was known.
+            return Ok(Round::Done(record));
+        }
         match self.read(&record, template, due.hull).await {
             Ok(reading) => self.publish_due(&record, due, &reading).await,
             Err(failure) => {
@@ -264,7 +272,14 @@ impl Shared {
     ) -> anyhow::Result<CollectionRecord> {
         let standing = Standing { watermark: window.end(), is_final: true, revision: 0 };
         self.publish(record, (window, &reading.chunks), &errors(reading), standing).await?;
-        advance(self, record, |progress| cover(&mut progress.baseline, window)).await
+        // Recent references tell the step of the minutes to come; older ones may be kept more coarsely.
+        let recent = window.end() > record.started_at.minus(RECENT);
+        let step = Some(reading.step.as_secs()).filter(|step| recent && *step > 60);
+        advance(self, record, |progress| {
+            cover(&mut progress.baseline, window);
+            progress.step_seconds = progress.step_seconds.max(step);
+        })
+        .await
     }
 
     async fn publish(
@@ -296,7 +311,7 @@ impl Shared {
         send(&self.nats, record, batch, true).await
     }
 
-    /// Publishes the minutes that are new, and what has changed of those that were read once more.
+    /// Publishes the minutes that are new, and those that were read once more: final now, and a revision where changed.
     async fn publish_due(
         &self,
         record: &CollectionRecord,
@@ -330,18 +345,21 @@ impl Shared {
                 self.publish_outage(record, due.hull, vec![failure.to_source_error(None)]).await?;
                 return Ok(Round::Failed(record.clone()));
             }
-            let standing = Standing { watermark: window.end(), is_final: false, revision: 0 };
+            let is_final = !needs_reread(window, &self.pace, self.clock.now());
+            let standing = Standing { watermark: window.end(), is_final, revision: 0 };
             self.publish(record, (window, &chunks), &errors, standing).await?;
             self.metrics.lag(self.clock.now().since(window.end().plus(self.pace.settle)));
             published = Some(Published { window, revision: 0, digest: digest(&chunks) });
         }
         for earlier in &due.again {
             let chunks = slices(reading, earlier.window);
-            if reading.refused.is_empty() && !chunks.is_empty() && digest(&chunks) != earlier.digest {
+            if reading.refused.is_empty() && !chunks.is_empty() {
+                // What has not changed is said to be final; what has is a revision.
+                let changed = u32::from(digest(&chunks) != earlier.digest);
                 let standing = Standing {
                     watermark: earlier.window.end(),
                     is_final: true,
-                    revision: earlier.revision + 1,
+                    revision: earlier.revision + changed,
                 };
                 self.publish(record, (earlier.window, &chunks), &errors, standing).await?;
             }

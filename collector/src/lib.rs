@@ -2,6 +2,7 @@
 
 mod batch;
 mod catalogue;
+mod check;
 mod collect;
 pub mod config;
 mod intake;
@@ -11,6 +12,7 @@ pub mod schedule;
 pub mod source;
 mod supervisor;
 
+pub use check::{Finding, check};
 pub use config::CollectorSettings;
 
 use crate::catalogue::Naming;

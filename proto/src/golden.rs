@@ -101,6 +101,8 @@ fn verification() -> v1::Verification {
         deadline: at(22),
         opened_at: at(0),
         series_from: at(-1),
+        traffic_at: at(0),
+        settled: true,
         verdict: Some(fixtures::verdict().into()),
         duration: Some(pbjson_types::Duration { seconds: 900, nanos: 0 }),
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),

@@ -4,6 +4,8 @@ use crate::convert::text;
 use crate::{Invalid, Name, Timestamp, Window, time, v1};
 use std::time::Duration;
 
+/// Name of the error that says: the source keeps this window too coarsely, now and for ever.
+pub const TOO_COARSE: &str = "too_coarse";
 /// Largest encoded batch; a longer one is cut into parts.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 

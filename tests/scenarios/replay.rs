@@ -1,6 +1,6 @@
 //! Recorded series through the whole path give what `vouch judge` gives: outcome, minute and classifications.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::time::Duration;
@@ -12,22 +12,41 @@ use vouch_tests::{ENVIRONMENT, Telemetry, World};
 
 /// Where recorded cases lie beside a checkout; a clone has none.
 const CASES: &str = "../../shared/bench/dev.jsonl.gz";
-/// How many of them go through the whole path: evenly spread over the real ones.
+/// How many of them go through the whole path every day, evenly spread over the real ones; `VOUCH_REPLAY=all` takes all.
 const COUNT: usize = 24;
 
-const TEMPLATES: &str = "
-templates:
-- name: recorded
-  by_host: true
-  days_before: []
-  metrics:
-  - {name: response_time, query: 'calc:service.response_time', host_query: 'calc:service.response_time:splitBy(\"dt.entity.process_group_instance\"):avg', unit: ms, direction: increase}
-  - {name: response_time_p95, query: 'calc:service.response_time_p95', host_query: 'calc:service.response_time_p95:splitBy(\"dt.entity.process_group_instance\"):avg', unit: ms, direction: increase}
-  - {name: error_count, query: 'calc:service.error_count', host_query: 'calc:service.error_count:splitBy(\"dt.entity.process_group_instance\"):value', unit: 1/min, direction: increase, exposure: throughput}
-  - {name: throughput, query: 'calc:service.throughput', host_query: 'calc:service.throughput:splitBy(\"dt.entity.process_group_instance\"):value', unit: 1/min, direction: decrease}
-  - {name: cpu, query: 'calc:service.cpu', host_query: 'calc:service.cpu:splitBy(\"dt.entity.process_group_instance\"):avg', unit: '%', direction: increase}
-default_template: recorded
-";
+/// How each recorded metric is asked for: name, aggregation, unit, direction, more.
+const METRICS: [(&str, &str, &str, &str, &str); 5] = [
+    ("response_time", "avg", "ms", "increase", ""),
+    ("response_time_p95", "avg", "ms", "increase", ""),
+    ("error_count", "value", "1/min", "increase", ", exposure: throughput"),
+    ("throughput", "value", "1/min", "decrease", ""),
+    ("cpu", "avg", "'%'", "increase", ""),
+];
+
+/// Name of the template for a case: it has the metrics that the case has.
+fn template_of(case: &Case) -> String {
+    let has = |name: &&(&str, &str, &str, &str, &str)| case.metrics.contains_key(name.0);
+    METRICS.iter().filter(has).map(|m| m.0).collect::<Vec<_>>().join("+")
+}
+
+fn templates(cases: &[(String, Case)]) -> String {
+    let names: BTreeSet<String> = cases.iter().map(|(_, case)| template_of(case)).collect();
+    let mut yaml = "templates:\n".to_owned();
+    for name in names {
+        yaml += &format!("- name: {name}\n  by_host: true\n  days_before: []\n  metrics:\n");
+        for (metric, aggregation, unit, direction, more) in
+            METRICS.iter().filter(|m| name.split('+').any(|n| n == m.0))
+        {
+            yaml += &format!(
+                "  - {{name: {metric}, query: 'calc:service.{metric}', host_query: \
+                 'calc:service.{metric}:splitBy(\"dt.entity.process_group_instance\"):{aggregation}', unit: {unit}, \
+                 direction: {direction}{more}}}\n"
+            );
+        }
+    }
+    yaml
+}
 
 /// The real cases: (line of the file, parsed by the judge's reader).
 fn real_cases(path: &Path) -> Vec<(String, Case)> {
@@ -36,8 +55,9 @@ fn real_cases(path: &Path) -> Vec<(String, Case)> {
     let lines = reader.lines().map(|line| line.expect("a line"));
     let real: Vec<String> = lines.filter(|line| line.contains("\"source\":\"real_")).collect();
     assert!(real.len() > COUNT, "the file holds real cases");
-    let every = (real.len() / COUNT).max(1);
-    let picked = real.into_iter().step_by(every).take(COUNT);
+    let count = if std::env::var_os("VOUCH_REPLAY").is_some_and(|v| v == "all") { real.len() } else { COUNT };
+    let every = (real.len() / count).max(1);
+    let picked = real.into_iter().step_by(every).take(count);
     picked.map(|line| (line.clone(), Case::from_json(&line).expect("a valid case"))).collect()
 }
 
@@ -63,10 +83,10 @@ fn request(case: &Case, at: Timestamp) -> v1::StartRequest {
         started_at: Some(at.into()),
         hosts: hosts.collect(),
         verification: Some(v1::VerificationRequest {
+            template: template_of(case),
             strategy: Strategy::to_wire(case.strategy),
             duration: Some(wire_duration(Duration::from_secs(minutes * 60))),
             baseline: case.baseline.iter().map(window).collect(),
-            ..Default::default()
         }),
         requested_by: "test".to_owned(),
         ..Default::default()
@@ -99,8 +119,9 @@ async fn recorded_cases_end_as_vouch_judge_says() {
     let lines: Vec<String> = cases.iter().map(|(line, _)| line.clone()).collect();
     let replayed = lines.iter().map(|line| serde_json::from_str(line).expect("a case")).collect();
     let world = World::start(Telemetry::Replay(replayed, at), 60.0).await;
-    let world =
-        world.with_templates(TEMPLATES).with_collector(&format!("token: {}, settle: 0s", vouch_tests::TOKEN));
+    let world = world
+        .with_templates(&templates(&cases))
+        .with_collector(&format!("token: {}, settle: 0s", vouch_tests::TOKEN));
     let services = world.spawn_all().await;
     world.wait_until(at).await;
     let mut client = services.client().await;

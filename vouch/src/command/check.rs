@@ -30,7 +30,10 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
     if !arguments.connect {
         return exit::OK;
     }
-    let all = nats(&settings).await;
+    let mut all = nats(&settings).await;
+    for finding in vouch_collector::check(&settings.collector, settings.common.clock.clone()).await {
+        all &= report(&format!("dynatrace  {}", finding.subject), finding.result);
+    }
     if all { exit::OK } else { exit::ERROR }
 }
 

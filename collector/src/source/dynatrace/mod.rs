@@ -79,6 +79,22 @@ impl Dynatrace {
         })
     }
 
+    /// What is wrong with the token; `None` where nothing is, or the tenant cannot tell.
+    ///
+    /// # Errors
+    /// Where the tenant does not answer or refuses the token.
+    pub async fn token_is_wrong(&self) -> Result<Option<String>, Failure> {
+        token::look_up(&self.client).await
+    }
+
+    /// Whether a metric's descriptor can be read.
+    ///
+    /// # Errors
+    /// Where the tenant does not answer, refuses, or has no such metric.
+    pub async fn has_metric(&self, key: &str) -> Result<(), Failure> {
+        self.descriptor(key).await.map(|_| ())
+    }
+
     /// Unit and entities of a metric; `Err` where it is missing or its unit is of another kind than the template's.
     async fn prepare<'a>(&self, ask: &'a MetricAsk) -> Result<Query<'a>, Failure> {
         let key = selector::metric_key(&ask.query);

@@ -2,7 +2,7 @@
 
 use super::answer::TokenInfo;
 use super::client::{Call, Client};
-use super::{Dynatrace, FailureKind};
+use super::{Dynatrace, Failure, FailureKind};
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
@@ -31,34 +31,38 @@ pub async fn watch_token(source: &Dynatrace, clock: SharedClock, stop: Cancellat
     }
 }
 
-/// Whether the token has all scopes, as far as the tenant tells.
+/// Whether the token has all scopes, as far as the tenant tells; readiness says what is wrong.
 async fn check(client: &Client) -> bool {
+    match look_up(client).await {
+        Ok(None) => {
+            client.health().ok(CONDITION);
+            true
+        }
+        Ok(Some(reason)) => {
+            tracing::error!(reason, "the token is not good enough");
+            client.health().fails(CONDITION, reason);
+            false
+        }
+        Err(failure) => {
+            tracing::warn!(%failure, "the token could not be looked up");
+            false
+        }
+    }
+}
+
+/// What is wrong with the token; `None` where nothing is, or the tenant cannot tell.
+pub(super) async fn look_up(client: &Client) -> Result<Option<String>, Failure> {
     let token = client.token();
     let call = Call {
         method: Method::POST,
         body: Some(serde_json::json!({ "token": token.expose_secret() })),
         ..Call::get(&["apiTokens", "lookup"], Vec::new(), SCOPES[0])
     };
-    let found = client.send::<TokenInfo>(&call).await;
-    let wrong = match &found {
-        Ok(info) => wrong_with(info),
+    match client.send::<TokenInfo>(&call).await {
+        Ok(info) => Ok(wrong_with(&info)),
         // Dynatrace cannot look up every kind of token; the calls themselves tell then.
-        Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::BadRequest) => None,
-        Err(failure) => {
-            tracing::warn!(%failure, "the token could not be looked up");
-            return false;
-        }
-    };
-    match wrong {
-        None => {
-            client.health().ok(CONDITION);
-            true
-        }
-        Some(reason) => {
-            tracing::error!(reason, "the token is not good enough");
-            client.health().fails(CONDITION, reason);
-            false
-        }
+        Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::BadRequest) => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 

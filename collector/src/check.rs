@@ -1,0 +1,42 @@
+//! `vouch check --connect`: tries what collecting needs against the tenant, and says what is wrong.
+
+use crate::config::CollectorSettings;
+use crate::metrics::Metrics;
+use crate::source::MetricSource as _;
+use crate::source::dynatrace::Dynatrace;
+use vouch_service::clock::SharedClock;
+use vouch_service::health::Health;
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was tried, e.g. `token`.
+    pub subject: &'static str,
+    /// What was found, or what is wrong and what to do.
+    pub result: Result<String, String>,
+}
+
+/// Tries the tenant's address, the token and its scopes, and the two calls that collecting makes. Changes nothing.
+pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Finding> {
+    let tenant = &settings.tenant;
+    let source = match Dynatrace::new(tenant, clock, Health::default(), Metrics::default()) {
+        Ok(source) => source,
+        Err(e) => return vec![Finding { subject: "client", result: Err(format!("{e:#}")) }],
+    };
+    let token = match source.token_is_wrong().await {
+        Ok(None) => Ok("valid, with the scopes that are needed".to_owned()),
+        Ok(Some(wrong)) => Err(wrong),
+        Err(failure) => Err(failure.to_string()),
+    };
+    let answers = token.is_ok();
+    let mut findings = vec![Finding { subject: "token", result: token }];
+    if answers {
+        let services = source.services().await;
+        let result = services.map(|s| format!("{} are visible", s.len())).map_err(|e| e.to_string());
+        findings.push(Finding { subject: "services (entities.read)", result });
+        let metrics = source.has_metric("builtin:service.response.time").await;
+        let result = metrics.map(|()| "readable".to_owned()).map_err(|e| e.to_string());
+        findings.push(Finding { subject: "metrics (metrics.read)", result });
+    }
+    findings
+}
