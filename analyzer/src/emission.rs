@@ -225,6 +225,6 @@ mod tests {
             row[HEALTHY_STATES + 3] / row[NORMAL]
         };
         assert!((7..10).all(|l| ratio(l) > ratio(l - 1)));
-        assert!(ratio(2) < 0.2 && ratio(LETTERS - 1) > 2.0);
+        assert!(ratio(2) < 0.5 && ratio(10) > 5.0);
     }
 }

@@ -11,7 +11,8 @@ const YOUNG_MIN: f64 = 8.0;
 /// Residuals are clipped to this range for the mean (ln ratio).
 const CLIP: (f64, f64) = (-1.0, 1.5);
 /// A spread counts when it is this many times the gate and this many sigmas.
-const SPREAD: f64 = 2.2;
+const SPREAD_GATES: f64 = 2.2;
+const SPREAD_SIGMAS: f64 = 1.7;
 /// Spikes that make a spread.
 const LEAST_SPIKES: usize = 3;
 /// Share of the upper quantile that is reported as the effect of a spread.
@@ -32,8 +33,6 @@ pub struct Gate {
     pub least: f64,
     /// Noise of a sample now.
     pub sigma: f64,
-    /// Upper 98 % of the residuals in the baseline.
-    pub usual_high: f64,
     /// Whether the metric warms up after a restart.
     pub warms_up: bool,
 }
@@ -103,7 +102,7 @@ impl Recent {
             // The third highest: one bad episode of a minute or two is not enough.
             let high = window.iter().rev().nth(LEAST_SPIKES - 1).copied().unwrap_or(0.0);
             size = size.max(SPREAD_EFFECT * high);
-            matters = high >= (SPREAD * gate.least.max(gate.sigma)).max(gate.usual_high);
+            matters = high >= (SPREAD_GATES * gate.least).max(SPREAD_SIGMAS * gate.sigma);
         }
         Effect { size, matters }
     }
@@ -128,7 +127,7 @@ impl Recent {
 mod tests {
     use super::*;
 
-    const GATE: Gate = Gate { least: 0.06, sigma: 0.05, usual_high: 0.1, warms_up: true };
+    const GATE: Gate = Gate { least: 0.06, sigma: 0.05, warms_up: true };
 
     fn after(residuals: impl IntoIterator<Item = f64>) -> Recent {
         let mut recent = Recent::default();

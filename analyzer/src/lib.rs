@@ -10,6 +10,7 @@ pub mod expected;
 pub mod frame;
 pub mod gate;
 mod grpc;
+pub mod hmm;
 pub mod judge;
 mod live;
 pub mod maths;
@@ -26,6 +27,7 @@ mod replay;
 pub mod robust;
 pub mod sax;
 pub mod sequential;
+pub mod trend;
 pub mod verification;
 pub mod window;
 

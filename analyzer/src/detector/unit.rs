@@ -5,7 +5,6 @@ use crate::emission::{self, Emission, StandardEmission, WarmUp};
 use crate::gate::{Effect, Gate, Recent};
 use crate::noise::{Noise, Whitener};
 use crate::pair::{Likelihood, Pair, PairModel};
-use crate::robust;
 use vouch_proto::Direction;
 
 /// Probability of being degraded now from which a unit may fail.
@@ -51,8 +50,6 @@ pub(super) struct LevelUnit {
     pair: Pair,
     recent: Recent,
     gate: Gate,
-    /// Upper 98 % of the baseline in sigmas.
-    usual_high: f64,
     placebo: f64,
     since: Option<usize>,
     usable: usize,
@@ -62,10 +59,6 @@ pub(super) struct LevelUnit {
 
 impl LevelUnit {
     pub(super) fn new(standard: &StandardEmission, model: PairModel, reference: &Reference) -> Self {
-        let mut letters = reference.letters.clone();
-        letters.sort_unstable_by(f64::total_cmp);
-        let learnt = letters.len() > 20;
-        let usual_high = robust::quantile_sorted(&letters, 0.98).filter(|_| learnt).unwrap_or(3.0);
         Self {
             model,
             emission: standard.adapt(&reference.letters, reference.warm_up),
@@ -75,10 +68,8 @@ impl LevelUnit {
             gate: Gate {
                 least: reference.least_effect,
                 sigma: reference.noise.sigma,
-                usual_high: usual_high * reference.noise.sigma,
                 warms_up: reference.warms_up,
             },
-            usual_high,
             placebo: reference.placebo,
             since: None,
             usable: 0,
@@ -100,7 +91,6 @@ impl LevelUnit {
             self.usable += 1;
             // A slow average of the noise, as requests come and go.
             self.gate.sigma += (seen.sigma - self.gate.sigma) / (self.usable.min(15) as f64 + 1.0);
-            self.gate.usual_high = self.usual_high * self.gate.sigma;
             self.disturbed |= z >= DISTURBANCE && seen.residual >= self.gate.least;
         }
         self.model.step(&mut self.pair, row.as_ref(), seen.age_min);
@@ -129,8 +119,9 @@ impl LevelUnit {
         &self.emission
     }
 
+    /// What a placebo reached; 0 until the first step, since a host that has not switched knows its past only so far.
     pub(super) fn placebo(&self) -> f64 {
-        self.placebo
+        if self.newest_age().is_some() { self.placebo } else { 0.0 }
     }
 
     pub(super) fn effect(&self) -> Effect {
@@ -138,7 +129,7 @@ impl LevelUnit {
     }
 
     pub(super) fn ln_evidence(&self) -> f64 {
-        self.pair.ln_evidence() - self.placebo
+        self.pair.ln_evidence() - self.placebo()
     }
 
     pub(super) fn finding(
@@ -155,7 +146,7 @@ impl LevelUnit {
             direction,
             against,
             ln_evidence: self.ln_evidence(),
-            placebo: self.placebo,
+            placebo: self.placebo(),
             may_fail: effect.matters && self.pair.p_degraded() >= SURE,
             effect: Change::LnRatio(effect.size),
             since: self.since,

@@ -4,6 +4,7 @@ use super::{Residuals, Source};
 use crate::elasticity::{self, Elasticity};
 use crate::profile::{Family, LogScale};
 use crate::robust;
+use crate::trend::Trend;
 
 /// Loads this many standard deviations around the usual count as seen.
 const KNOWN_SDS: f64 = 2.0;
@@ -78,8 +79,8 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
     let load = LoadModel::new(source, host, &scale, split);
     let shift = |at: usize| load.as_ref().map_or(0.0, |load| load.shift(at));
     let adjusted: Vec<f64> = values.iter().enumerate().map(|(at, value)| value - shift(at)).collect();
-    let level = robust::median(&adjusted[..split])?;
-    let residuals: Vec<f64> = adjusted.iter().map(|value| value - level).collect();
+    let trend = Trend::fit(&adjusted[..split])?;
+    let residuals: Vec<f64> = adjusted.iter().enumerate().map(|(at, value)| value - trend.at(at)).collect();
     let mut live = residuals[track.recent.len()..].to_vec();
     live[..switch].fill(f64::NAN);
     let steps = track.recent.len()..track.recent.len() + live.len();
@@ -88,7 +89,7 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
         control: Vec::new(),
         systematic: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.doubt(at))).collect(),
         inflation: vec![1.0; live.len()],
-        expected: steps.map(|at| level + shift(at)).collect(),
+        expected: steps.map(|at| trend.at(at) + shift(at)).collect(),
         live,
     })
 }

@@ -40,6 +40,8 @@ fn without_load(source: &Source<'_>, host: usize, common: &[f64]) -> Option<Resi
     let split = track.recent.len() + switch;
     let values = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
     let relative: Vec<f64> = values.iter().zip(common).map(|(value, common)| value - common).collect();
+    // Whether there is a unit at all must not depend on what comes later.
+    robust::median(&relative[..track.recent.len()])?;
     let level = robust::median(&relative[..split])?;
     let mut live: Vec<f64> = relative[track.recent.len()..].iter().map(|value| value - level).collect();
     live[..switch].fill(f64::NAN);
