@@ -305,6 +305,27 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_of_hmmlearn() {
+        // hmmlearn 0.3.3, CategoricalHMM(2 states, 3 symbols): score, decode, predict_proba, then fit with n_iter=5.
+        let emission = vec![vec![0.1, 0.4, 0.5], vec![0.6, 0.3, 0.1]];
+        let model = Hmm::new(vec![0.6, 0.4], vec![vec![0.7, 0.3], vec![0.4, 0.6]], emission).unwrap();
+        let observations = [0, 1, 2, 0, 0, 2, 1, 1, 2, 0];
+        let likelihoods = model.likelihoods(&observations).unwrap();
+        let posterior = model.posterior(&likelihoods).unwrap();
+        close(posterior.log_likelihood, -11.425_302_951_057_855, 1e-12);
+        let rain = [0.227_291_816_011_968_38, 0.601_235_147_861_936_7, 0.788_659_262_951_021_3];
+        rain.iter().zip(&posterior.states).for_each(|(theirs, ours)| close(ours[0], *theirs, 1e-12));
+        let (path, log_probability) = model.viterbi(&likelihoods).unwrap();
+        assert_eq!(path, [1, 0, 0, 1, 1, 0, 0, 0, 0, 1]);
+        close(log_probability, -13.965_959_436_161_52, 1e-12);
+        let fitted = model.fit(&observations, 5, 0.0).unwrap();
+        let fitted_likelihoods = fitted.likelihoods(&observations).unwrap();
+        close(fitted.forward(&fitted_likelihoods).unwrap().log_likelihood(), -10.083_409_176_491_411, 1e-9);
+        close(fitted.transition()[0][1], 0.361_672_040_104_654_5, 1e-9);
+        close(fitted.emission()[1][0], 0.822_383_221_240_792_1, 1e-9);
+    }
+
+    #[test]
     fn refusals_name_what_is_wrong() {
         let wrong = Hmm::new(vec![0.5, 0.4], vec![vec![1.0, 0.0]; 2], vec![vec![1.0]; 2]).unwrap_err();
         assert_eq!(wrong.to_string(), "initial: is not a distribution; give probabilities that sum to 1");

@@ -222,3 +222,88 @@ impl Pair {
         (0..MAX_STATES).fold(NORMAL, later_wins)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hmm::Hmm;
+    use proptest::prelude::*;
+
+    /// The transitions as the general model writes them: one row per state, from what one step makes of it.
+    fn dense(step: impl Fn(usize) -> Vec<f64>, n: usize) -> Vec<Vec<f64>> {
+        (0..n).map(step).collect()
+    }
+
+    fn general(model: &PairModel, stay: f64) -> (Hmm, Hmm) {
+        let no_symbols = |n: usize| vec![vec![1.0]; n];
+        let start = model.start();
+        let h0 = dense(
+            |i| {
+                let mut one = [0.0; HEALTHY_STATES];
+                one[i] = 1.0;
+                healthy_step(&one, stay).to_vec()
+            },
+            HEALTHY_STATES,
+        );
+        let h1 = dense(
+            |i| {
+                let mut one = [0.0; MAX_STATES];
+                one[i] = 1.0;
+                model.degrading_step(&one, stay).to_vec()
+            },
+            MAX_STATES,
+        );
+        let h0 = Hmm::new(start.h0.to_vec(), h0, no_symbols(HEALTHY_STATES)).unwrap();
+        (h0, Hmm::new(start.h1.to_vec(), h1, no_symbols(MAX_STATES)).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn evidence_is_the_ratio_of_two_general_models(
+            rows in prop::collection::vec(prop::array::uniform13(0.01..1.0_f64), 1..8),
+            settings in prop::sample::select(vec![PairSettings::LEVELS, PairSettings::THROUGHPUT, PairSettings::COUNTS]),
+            step_min in prop::sample::select(vec![1.0, 5.0]),
+        ) {
+            let model = PairModel::new(settings, step_min);
+            let (h0, h1) = general(&model, model.stay_warm_up);
+            let mut pair = model.start();
+            for row in &rows {
+                model.step(&mut pair, Some(row), 0.0);
+            }
+            let healthy: Vec<Vec<f64>> = rows.iter().map(|row| row[..HEALTHY_STATES].to_vec()).collect();
+            let all: Vec<Vec<f64>> = rows.iter().map(|row| row.to_vec()).collect();
+            let (l0, l1) = (h0.forward(&healthy).unwrap(), h1.forward(&all).unwrap());
+            prop_assert!((pair.ln_evidence() - (l1.log_likelihood() - l0.log_likelihood())).abs() < 1e-9);
+            let degraded: f64 = l1.filtered.last().unwrap()[HEALTHY_STATES..].iter().sum();
+            prop_assert!((pair.p_degraded() - degraded).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn the_mean_evidence_under_h0_is_one() {
+        // Two symbols; every word of length 6, weighted by its probability under H0 (Ville's condition).
+        let model = PairModel::new(PairSettings::LEVELS, 1.0);
+        let high: Likelihood = std::array::from_fn(|state| 0.1 + 0.06 * state as f64);
+        let low = high.map(|p| 1.0 - p);
+        let (h0, _) = general(&model, model.stay_warm_up);
+        let mut mean = 0.0;
+        for word in 0..64_u32 {
+            let rows: Vec<&Likelihood> =
+                (0..6).map(|i| if word >> i & 1 == 1 { &high } else { &low }).collect();
+            let mut pair = model.start();
+            rows.iter().for_each(|row| model.step(&mut pair, Some(row), 0.0));
+            let healthy: Vec<Vec<f64>> = rows.iter().map(|row| row[..HEALTHY_STATES].to_vec()).collect();
+            mean += (pair.ln_evidence() + h0.forward(&healthy).unwrap().log_likelihood()).exp();
+        }
+        assert!((mean - 1.0).abs() < 1e-9, "{mean}");
+    }
+
+    #[test]
+    fn a_gap_is_no_evidence() {
+        let model = PairModel::new(PairSettings::LEVELS, 1.0);
+        let mut pair = model.start();
+        (0..9).for_each(|age| model.step(&mut pair, None, f64::from(age)));
+        assert_eq!(pair.ln_evidence(), 0.0);
+        assert!((pair.h1.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}
