@@ -33,7 +33,8 @@ fn one_metric_on_one_host(bencher: Bencher<'_, '_>, window_min: i64) {
 /// Five metrics, mean and percentile jointly.
 #[divan::bench]
 fn five_metrics_on_one_host(bencher: Bencher<'_, '_>) {
-    let (case, settings) = (Scenario { window_min: 30, ..Scenario::default() }.case(7), JudgeSettings::default());
+    let (case, settings) =
+        (Scenario { window_min: 30, ..Scenario::default() }.case(7), JudgeSettings::default());
     bencher.bench(|| judge(black_box(&case), &settings));
 }
 
