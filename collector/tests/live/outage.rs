@@ -58,7 +58,7 @@ async fn a_tenant_that_was_down_is_read_from_where_it_stopped() {
     let (batches, _) = world.batches(|b| watermark(b) >= Some(start.plus_minutes(5))).await;
     let mut minutes: Vec<i64> = batches
         .iter()
-        .filter(|b| b.revision == 0 && b.window.start() >= start && !b.series.is_empty())
+        .filter(|b| !b.is_final && b.window.start() >= start && !b.series.is_empty())
         .flat_map(|b| b.window.start().minutes_since(start)..b.window.end().minutes_since(start))
         .collect();
     minutes.dedup();
