@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Turns text from a terminal into an SVG picture of it. Needs nothing but Python.
 
-    vouch demo --speed 60 > demo.txt
-    python3 docs/img/render.py 'vouch demo' < demo.txt > docs/img/demo.svg
+    ./dev demo --speed 60 > demo.txt
+    python3 docs/img/render.py './dev demo --speed 60' < demo.txt > docs/img/demo.svg
 
 The argument is the command to show above the text. The window has a background of its own, so the picture looks the same
 on a light and on a dark page.
@@ -95,4 +95,4 @@ def picture(command, text):
 
 
 if __name__ == "__main__":
-    sys.stdout.write(picture(sys.argv[1] if len(sys.argv) > 1 else "vouch demo", sys.stdin.read()))
+    sys.stdout.write(picture(sys.argv[1] if len(sys.argv) > 1 else "./dev demo", sys.stdin.read()))
