@@ -42,7 +42,7 @@ impl AnalyzerSettings {
         }
         let patience = Patience {
             deadline_grace: section.duration("deadline_grace", 10 * MINUTE, MINUTE..=240 * MINUTE),
-            wait_for_traffic: section.duration("wait_for_traffic", 120 * MINUTE, MINUTE..=10_080 * MINUTE),
+            wait_for_traffic: section.duration("wait_for_traffic", 120 * MINUTE, MINUTE..=1440 * MINUTE),
         };
         section.finish(invalid);
         Self { grpc_listen, grpc_token, patience, templates }

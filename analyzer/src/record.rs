@@ -130,7 +130,13 @@ impl Record {
         let before = self.clone();
         self.traffic_at = self.traffic_at.or(known.traffic_at);
         let mine = std::mem::take(&mut self.deployment.verification);
-        self.deployment = Deployment { verification: mine, ..known.deployment.clone() };
+        self.deployment = Deployment {
+            verification: mine,
+            // A cancellation is of this verification and stays.
+            cancelled_by: before.deployment.cancelled_by.clone(),
+            reason: before.deployment.reason.clone().or_else(|| known.deployment.reason.clone()),
+            ..known.deployment.clone()
+        };
         self.deployment.verification_id = Some(self.verification_id.clone());
         self.aborted |= known.deployment.phase == Phase::Aborted;
         self.plan(template, patience);
@@ -373,6 +379,15 @@ pub(crate) mod tests {
         record.deployment.reason = Some("wrong version".into());
         let cancelled = (Cause::Cancelled, "cancelled by ann: wrong version".to_owned());
         assert_eq!(record.ended_by(), Some(cancelled));
+    }
+
+    #[test]
+    fn news_do_not_undo_a_cancellation() {
+        let traffic = known(None, &news(Phase::Traffic), 0);
+        let mut record = opened(&traffic);
+        record.deployment.cancelled_by = Some("ann".into());
+        record.update(&known(Some(traffic), &news(Phase::Finished), 2), &golden_signals(), PATIENCE);
+        assert_eq!(record.ended_by().unwrap().0, Cause::Cancelled);
     }
 
     #[test]

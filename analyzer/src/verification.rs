@@ -5,8 +5,9 @@ use crate::coverage::MIN_USABLE_MINUTES;
 use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
 use crate::sequential::Thresholds;
-use crate::window::Assembly;
+use crate::window::{Assembly, MAX_SAMPLES};
 use std::time::Duration;
+use vouch_proto::template::golden_signals;
 use vouch_proto::{
     Cause, Classification, MetricResult, MetricRole, Outcome, SeriesBatch, Timestamp, Verdict,
     VerificationTemplate, v1,
@@ -15,6 +16,11 @@ use vouch_proto::{
 /// How long the source must refuse everything, with errors that asking again cannot mend, before the verification
 /// ends as `Error` without waiting for its deadline.
 const HOPELESS_AFTER: Duration = Duration::from_secs(3 * 60);
+
+/// Most rows of a verdict, the most suspicious first: it must fit into one message.
+const MAX_RESULTS: usize = 500;
+/// How far before the verification a metric must have been measurable.
+const RECENT_MINUTES: i64 = 60;
 
 /// How long a Fail whose evidence does not suffice to act alone is watched for more.
 const CONFIRMATION_MINUTES: i64 = 10;
@@ -43,6 +49,8 @@ pub struct Verification {
     assembly: Assembly,
     judged: i64,
     judgement: Option<Judgement>,
+    /// Why it cannot be judged at all, where that is so.
+    unjudgeable: Option<String>,
     /// Since when the source has refused everything for good.
     hopeless_since: Option<Timestamp>,
     told: Option<(i64, String)>,
@@ -59,9 +67,22 @@ impl Verification {
             assembly: Assembly::default(),
             judged: 0,
             judgement: None,
+            unjudgeable: None,
             hopeless_since: None,
             told: None,
         }
+    }
+
+    /// One that ends in Error at its next step: its template is gone, or the judge failed on its data.
+    #[must_use]
+    pub fn unjudgeable(record: Record, reason: impl Into<String>) -> Self {
+        let verification = Self::new(record, golden_signals(), JudgeSettings::default());
+        Self { unjudgeable: Some(reason.into()), ..verification }
+    }
+
+    /// Forgets what was judged, so that the next step decides again on all that is there.
+    pub const fn rejudge(&mut self) {
+        self.judged = 0;
     }
 
     /// The record as it is known.
@@ -103,6 +124,15 @@ impl Verification {
         }
         if let Some((cause, reason)) = self.record.ended_by() {
             return self.end(Outcome::Inconclusive, cause, reason, now);
+        }
+        if let Some(reason) = &self.unjudgeable {
+            return self.end(Outcome::Error, Cause::NotJudgeable, reason.clone(), now);
+        }
+        if self.assembly.is_overflowing() {
+            let reason = format!(
+                "there are more than {MAX_SAMPLES} samples; shorten the window, or leave hosts or metrics out of the template"
+            );
+            return self.end(Outcome::Error, Cause::NotJudgeable, reason, now);
         }
         if self.record.state == State::Waiting {
             if now >= self.record.deadline {
@@ -229,11 +259,17 @@ impl Verification {
     fn unmeasured(&self) -> Option<String> {
         let judged =
             |name: &str| self.template.metrics.iter().any(|m| m.name == name && m.role == MetricRole::Judged);
+        let since = self
+            .record
+            .verification
+            .map_or(i64::MAX, |w| w.start().plus_minutes(-RECENT_MINUTES).as_millis());
         let refused: Vec<String> = self
             .assembly
-            .errors()
+            .errors_since(since)
             .filter_map(|e| Some((e.metric.as_deref().filter(|m| judged(m))?, e)))
             .map(|(metric, e)| format!("{metric} could not be measured ({})", e.message))
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
             .collect();
         (!refused.is_empty()).then(|| refused.join("; "))
     }
@@ -307,6 +343,7 @@ impl Verification {
                 });
             }
         }
+        results.truncate(MAX_RESULTS);
         results
     }
 
@@ -502,6 +539,39 @@ mod tests {
         let verdict = verdict(v.step(at(5)));
         assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::SourceError));
         assert!(verdict.reason.contains("unauthorized"), "{}", verdict.reason);
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_an_error() {
+        let mut gone = Verification::unjudgeable(running(), "the template was removed");
+        let verdict = verdict(gone.step(at(1)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::NotJudgeable));
+        assert_eq!(verdict.reason, "the template was removed");
+    }
+
+    #[test]
+    fn a_metric_refused_for_a_part_of_the_window_bars_pass() {
+        let mut v = with_baseline();
+        for minute in 0..15 {
+            let mut b = batch(minute, minute + 1, 100.0);
+            if minute == 3 {
+                b.series[0].metric = "cpu".into();
+                b.errors = source_error(3, Some("response_time"), false).errors;
+            }
+            v.on_batch(&b);
+        }
+        let verdict = verdict(v.step(at(20)));
+        assert_eq!(verdict.outcome, Outcome::Inconclusive, "{}", verdict.reason);
+        assert!(verdict.reason.contains("response_time could not be measured"), "{}", verdict.reason);
+    }
+
+    #[test]
+    fn a_decision_that_was_not_published_is_made_again() {
+        let mut v = with_baseline();
+        (0..15).for_each(|m| v.on_batch(&batch(m, m + 1, 300.0)));
+        let first = verdict(v.step(at(20)));
+        v.rejudge();
+        assert_eq!(verdict(v.step(at(20))), first);
     }
 
     #[test]

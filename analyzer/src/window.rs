@@ -44,8 +44,9 @@ pub struct Assembly {
     covered: BTreeMap<i64, i64>,
     /// Parts seen of a window's revision.
     parts: BTreeMap<(i64, i64, u32), BTreeSet<u32>>,
-    /// The newest word of the source on each metric (empty: on all) that it could not deliver.
-    errors: BTreeMap<String, (Timestamp, SourceError)>,
+    /// What could not be delivered, by metric (empty: all) and window, until that window is delivered.
+    errors: BTreeMap<(String, i64, i64), (Timestamp, SourceError)>,
+    overflowing: bool,
     last_heard: Option<Timestamp>,
 }
 
@@ -73,6 +74,7 @@ impl Assembly {
                 let cell = Cell { value: *value, step, revision: batch.revision, is_final: batch.is_final };
                 let before = cells.get(&start);
                 if before.is_none() && self.samples >= MAX_SAMPLES {
+                    self.overflowing = true;
                     continue;
                 }
                 if before.is_none_or(|b| (b.revision, b.is_final) < (cell.revision, cell.is_final)) {
@@ -90,18 +92,22 @@ impl Assembly {
 
     /// Notes what the source could not deliver, and that it delivers again. Answers whether nothing was delivered.
     fn note_errors(&mut self, batch: &SeriesBatch) -> bool {
+        let (start, end) = (batch.window.start().as_millis(), batch.window.end().as_millis());
         for error in &batch.errors {
-            let metric = error.metric.clone().unwrap_or_default();
-            let newer = self.errors.get(&metric).is_none_or(|(t, _)| *t <= batch.collected_at);
-            if newer {
-                self.errors.insert(metric, (batch.collected_at, error.clone()));
+            let key = (error.metric.clone().unwrap_or_default(), start, end);
+            if self.errors.get(&key).is_none_or(|(t, _)| *t <= batch.collected_at) {
+                self.errors.insert(key, (batch.collected_at, error.clone()));
             }
         }
         let nothing = batch.errors.iter().any(|e| e.metric.is_none())
             || (batch.series.is_empty() && !batch.errors.is_empty());
         if !nothing {
-            let delivered = |metric: &str| !batch.errors.iter().any(|e| e.metric.as_deref() == Some(metric));
-            self.errors.retain(|metric, (t, _)| *t > batch.collected_at || !delivered(metric));
+            let refused = |metric: &str| batch.errors.iter().any(|e| e.metric.as_deref() == Some(metric));
+            // What concerned all metrics is over with any delivery; what concerned one, with that of its window.
+            self.errors.retain(|(metric, s, e), (t, _)| {
+                let delivered = metric.is_empty() || (start <= *s && *e <= end && !refused(metric));
+                *t > batch.collected_at || !delivered
+            });
         }
         nothing
     }
@@ -127,9 +133,22 @@ impl Assembly {
         self.last_heard
     }
 
-    /// What the source could not deliver in its last word on it, by metric (empty: on all).
+    /// What the source could not deliver and has not delivered since: one for each metric (and one for all).
     pub fn errors(&self) -> impl Iterator<Item = &SourceError> {
-        self.errors.values().map(|(_, e)| e)
+        let newest: BTreeMap<&str, &SourceError> =
+            self.errors.iter().map(|((metric, _, _), (_, e))| (metric.as_str(), e)).collect();
+        newest.into_values()
+    }
+
+    /// As `errors`, of windows that end after an instant in milliseconds.
+    pub fn errors_since(&self, since: i64) -> impl Iterator<Item = &SourceError> {
+        self.errors.iter().filter(move |((_, _, end), _)| *end > since).map(|(_, (_, e))| e)
+    }
+
+    /// Whether there were more samples than are kept.
+    #[must_use]
+    pub const fn is_overflowing(&self) -> bool {
+        self.overflowing
     }
 
     /// Whether anything has been read at all.

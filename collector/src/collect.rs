@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vouch_proto::{SourceError, Templates, Timestamp, VerificationTemplate, Window, subject};
+use vouch_proto::{SourceError, Templates, Timestamp, VerificationTemplate, Window, subject, v1};
 use vouch_service::bucket::{self, Change};
 use vouch_service::clock::{self, SharedClock};
 use vouch_service::nats::Nats;
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     pub(crate) templates: Templates,
     pub(crate) collections: kv::Store,
+    /// Where the analyzer says how verifications end.
+    pub(crate) verifications: kv::Store,
     pub(crate) metrics: Metrics,
 }
 
@@ -131,6 +133,10 @@ async fn step(
         );
         return Ok((record.clone(), Wake::OnNews));
     };
+    if shared.is_settled(record).await {
+        let record = advance(shared, record, |progress| progress.done = true).await?;
+        return Ok((record, Wake::Now));
+    }
     let now = shared.clock.now();
     let plan = plan(record, template, &shared.pace, now);
     let over = match plan.state {
@@ -193,6 +199,13 @@ fn asks(template: &VerificationTemplate) -> Vec<MetricAsk> {
 }
 
 impl Shared {
+    /// Whether the verification has ended and no revision will follow: the rest of its window need not be asked for.
+    async fn is_settled(&self, record: &CollectionRecord) -> bool {
+        let key = subject::id_key(&record.verification_id);
+        let Ok(Some(bytes)) = self.verifications.get(key).await else { return false };
+        serde_json::from_slice::<v1::Verification>(&bytes).is_ok_and(|verification| verification.settled)
+    }
+
     async fn round(
         &self,
         record: &CollectionRecord,

@@ -6,7 +6,7 @@ use async_nats::jetstream::{AckKind, Message, kv};
 use futures::StreamExt as _;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use vouch_proto::announce::{Announced, announce, verification_id};
+use vouch_proto::announce::{Announced, announce, happened_at, verification_id};
 use vouch_proto::subject::{self, COLLECTOR_DEPLOYMENTS};
 use vouch_proto::{Deployment, DeploymentRecord, Phase, Templates, Timestamp, envelope, v1};
 use vouch_service::bucket::{self, Change};
@@ -126,7 +126,7 @@ impl Intake {
         let ms = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
         let published = self.clock.at_real(Timestamp::from_millis(ms));
         Ok(Announcement {
-            at: deployment.occurred_at.unwrap_or(published),
+            at: happened_at(deployment.occurred_at, published).map_err(|e| e.to_string())?,
             deployment,
             published,
             traceparent: header(message, "traceparent").map(ToOwned::to_owned),

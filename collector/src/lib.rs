@@ -22,8 +22,8 @@ use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
 use std::sync::Arc;
-use vouch_proto::subject::{COLLECTION_BUCKET, DEPLOYMENT_BUCKET};
-use vouch_service::lease::{Leases, member_name};
+use vouch_proto::subject::{COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
+use vouch_service::lease::Leases;
 use vouch_service::run::Context;
 
 /// Name under which the replicas share the partitions.
@@ -54,9 +54,10 @@ pub async fn build_with(
     source: Arc<dyn MetricSource>,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
-    let Context { nats, clock, tasks, .. } = context;
+    let Context { nats, clock, tasks, health } = context;
     let stop = tasks.stop().clone();
     let collections = nats.bucket(&COLLECTION_BUCKET).await?;
+    let verifications = nats.bucket(&VERIFICATION_BUCKET).await?;
     let intake = Intake {
         nats: nats.clone(),
         clock: clock.clone(),
@@ -64,7 +65,7 @@ pub async fn build_with(
         deployments: nats.bucket(&DEPLOYMENT_BUCKET).await?,
         collections: collections.clone(),
     };
-    let (leases, owned) = Leases::join(&nats, KIND, member_name(&nats)).await?;
+    let (leases, owned) = Leases::join(&nats, KIND, health).await?;
     let shared = Arc::new(Shared {
         nats,
         clock,
@@ -73,6 +74,7 @@ pub async fn build_with(
         pace: settings.pace,
         templates: settings.templates,
         collections,
+        verifications,
         metrics,
     });
     let naming = Naming { environment: settings.tenant.environment, mappings: settings.tenant.services };

@@ -1,10 +1,15 @@
 //! Where deployments get their ids: an announcement joins the deployment that is open, or begins a new one.
 //! Pure; every adapter writes the answer by compare-and-set under `subject::deployment_key`.
 
-use crate::deployment::{Deployment, HostGroup, Phase};
+use crate::deployment::{Deployment, HostGroup, MAX_HOSTS, Phase};
 use crate::{Invalid, Timestamp, time, v1};
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
+
+/// How far the clock of whoever announces may be ahead.
+const FORGIVEN_SKEW: Duration = Duration::from_secs(600);
+/// Oldest announcement that is taken in.
+const OLDEST: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// A deployment as the announcements so far describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,23 @@ pub enum Announced {
     Ignored,
 }
 
+/// When an announcement happened: as it says, or when it was stored. A clock that is a little ahead is forgiven.
+///
+/// # Errors
+/// Where it says to have happened far in the future or more than two weeks ago: a wrong unit or clock, which would
+/// make it the newest deployment for years.
+pub fn happened_at(occurred_at: Option<Timestamp>, stored_at: Timestamp) -> Result<Timestamp, Invalid> {
+    let Some(at) = occurred_at else { return Ok(stored_at) };
+    if at > stored_at.plus(FORGIVEN_SKEW) || at < stored_at.minus(OLDEST) {
+        let message = format!(
+            "{at} is not within 14 days before and 10 minutes after its publication at {stored_at}; \
+             check the clock and the unit of whoever announces"
+        );
+        return Err(Invalid::field("occurred_at", message));
+    }
+    Ok(at.min(stored_at))
+}
+
 /// Joins an announcement that happened at `at` to what is known under its key, or begins a new deployment.
 ///
 /// Only `started` and `traffic` begin a new deployment of a version that was deployed before, and only once the
@@ -44,9 +66,7 @@ pub fn announce(
     window: Duration,
 ) -> Announced {
     match known {
-        Some(record) if !begins_anew(&record, news.phase, at) => {
-            Announced::Joined(join(record, news, at, window))
-        }
+        Some(record) if !begins_anew(&record, news, at) => Announced::Joined(join(record, news, at, window)),
         _ if news.phase == Phase::Aborted => Announced::Ignored,
         _ => {
             let id = deployment_id(news, at);
@@ -67,8 +87,11 @@ pub fn announce(
     }
 }
 
-fn begins_anew(record: &DeploymentRecord, phase: Phase, at: Timestamp) -> bool {
-    match phase {
+fn begins_anew(record: &DeploymentRecord, news: &Deployment, at: Timestamp) -> bool {
+    if news.deployment_id.is_some() && news.deployment_id == record.deployment.deployment_id {
+        return false;
+    }
+    match news.phase {
         Phase::Started | Phase::Traffic => at > record.joins_until,
         Phase::Switched | Phase::Finished | Phase::Aborted => false,
     }
@@ -107,13 +130,20 @@ fn join(
         *old = old.take().or(new);
     }
     for host in news.hosts {
+        let full = known.hosts.len() >= MAX_HOSTS;
         match known.hosts.iter_mut().find(|h| h.name == host.name) {
             Some(h) => {
                 h.group = host.group;
                 h.switched_at = h.switched_at.or(host.switched_at);
             }
-            None => known.hosts.push(host),
+            None if !full => known.hosts.push(host),
+            // A record with more hosts than a message may name could not be read again.
+            None => {}
         }
+    }
+    if news.phase == Phase::Aborted {
+        // Over: the same version announced again is a new deployment.
+        record.joins_until = record.joins_until.min(at);
     }
     if matches!(news.phase, Phase::Traffic | Phase::Switched) && at <= record.joins_until {
         record.joins_until = record.joins_until.max(at.plus(window));
@@ -281,6 +311,47 @@ mod tests {
         let cancel = Deployment { cancelled_by: Some("ann".into()), ..news(Phase::Aborted) };
         let joined = announce(Some(record.clone()), &cancel, at(3), WINDOW);
         assert_eq!(joined, Announced::Joined(record));
+    }
+
+    #[test]
+    fn an_aborted_version_announced_again_is_a_new_deployment() {
+        let record = created(Phase::Traffic);
+        let Announced::Joined(aborted) = announce(Some(record), &news(Phase::Aborted), at(2), WINDOW) else {
+            panic!("not joined")
+        };
+        let again = announce(Some(aborted), &news(Phase::Traffic), at(3), WINDOW);
+        assert!(matches!(again, Announced::Created(_)));
+    }
+
+    #[test]
+    fn hosts_never_outgrow_what_can_be_read_again() {
+        let many = |prefix: &str| Deployment {
+            hosts: (0..1500)
+                .map(|i| DeploymentHost {
+                    name: format!("{prefix}{i}"),
+                    group: HostGroup::Test,
+                    switched_at: None,
+                })
+                .collect(),
+            ..news(Phase::Switched)
+        };
+        let first = announce(None, &many("a"), at(0), WINDOW);
+        let Announced::Created(record) = first else { panic!("not created") };
+        let Announced::Joined(record) = announce(Some(record), &many("b"), at(1), WINDOW) else {
+            panic!("not joined")
+        };
+        let wire = v1::DeploymentRecord::from(record.clone());
+        assert_eq!(DeploymentRecord::try_from(wire).unwrap(), record);
+    }
+
+    #[test]
+    fn an_impossible_time_is_refused_and_a_hasty_clock_forgiven() {
+        assert_eq!(happened_at(None, at(0)), Ok(at(0)));
+        assert_eq!(happened_at(Some(at(-9)), at(0)), Ok(at(-9)));
+        assert_eq!(happened_at(Some(at(3)), at(0)), Ok(at(0)));
+        for wrong in [at(11), at(-15 * 1440), at(40_000_000)] {
+            assert!(happened_at(Some(wrong), at(0)).unwrap_err().to_string().contains("occurred_at"));
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! the living (rendezvous hashing), and a lease in a bucket, which vanishes when it is not renewed, keeps a second
 //! owner out until the first is gone. A lease spreads the work; it is no fence: publishing expects a sequence for that.
 
+use crate::health::Health;
 use crate::nats::Nats;
 use async_nats::jetstream::kv::{Operation, Store};
 use bytes::Bytes;
-use futures::TryStreamExt as _;
-use std::collections::BTreeSet;
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -15,12 +16,19 @@ use vouch_proto::subject::{self, LEASE_BUCKET, PARTITIONS};
 /// How often leases are renewed: three times within their life.
 const RENEWAL: Duration = Duration::from_millis(1500);
 
+/// How long a renewal may take: the lease still holds then.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(3);
+/// Leases renewed at once.
+const AT_ONCE: usize = 16;
+/// The condition of readiness.
+const CONDITION: &str = "leases";
+
 /// The partitions that this replica owns now.
 pub type Owned = watch::Receiver<BTreeSet<u32>>;
 
 /// A name for this replica: host, process and a unique suffix of its connection.
 #[must_use]
-pub fn member_name(nats: &Nats) -> String {
+fn member_name(nats: &Nats) -> String {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let unique = nats.client.new_inbox();
     format!("{}-{}-{}", host.trim(), std::process::id(), unique.rsplit('.').next().unwrap_or_default())
@@ -47,18 +55,20 @@ pub struct Leases {
     store: Store,
     kind: &'static str,
     member: String,
+    health: Health,
     owned: watch::Sender<BTreeSet<u32>>,
 }
 
 impl Leases {
-    /// Joins the replicas of `kind` as `member`, a name that is unique among them.
+    /// Joins the replicas of `kind` under a name of its own.
     ///
     /// # Errors
     /// Where the bucket cannot be opened.
-    pub async fn join(nats: &Nats, kind: &'static str, member: String) -> anyhow::Result<(Self, Owned)> {
+    pub async fn join(nats: &Nats, kind: &'static str, health: Health) -> anyhow::Result<(Self, Owned)> {
         let store = nats.bucket(&LEASE_BUCKET).await?;
         let (owned, receiver) = watch::channel(BTreeSet::new());
-        Ok((Self { store, kind, member, owned }, receiver))
+        health.fails(CONDITION, "no lease has been taken yet");
+        Ok((Self { store, kind, member: member_name(nats), health, owned }, receiver))
     }
 
     /// Renews, takes and gives back leases until `stop`, then gives all back.
@@ -68,8 +78,9 @@ impl Leases {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut renewed = tokio::time::Instant::now();
         loop {
-            match tokio::time::timeout(RENEWAL, self.renew()).await {
+            match tokio::time::timeout(RENEWAL_LIMIT, self.renew()).await {
                 Ok(Ok(owned)) => {
+                    self.health.ok(CONDITION);
                     renewed = tokio::time::Instant::now();
                     self.owned.send_if_modified(|now| std::mem::replace(now, owned.clone()) != owned);
                 }
@@ -77,6 +88,7 @@ impl Leases {
                 Err(_) => tracing::warn!("leases not renewed in time"),
             }
             if renewed.elapsed() > LEASE_BUCKET.max_age {
+                self.health.fails(CONDITION, "the leases cannot be renewed: NATS is away or too slow");
                 self.owned.send_if_modified(|now| !std::mem::take(now).is_empty());
             }
             tokio::select! {
@@ -100,43 +112,44 @@ impl Leases {
         let me = Bytes::from(self.member.clone());
         self.store.put(subject::member_key(self.kind, &self.member), me.clone()).await?;
         let (members, owners) = self.survey().await?;
-        let mut owned = BTreeSet::new();
-        for partition in 0..PARTITIONS {
-            let key = subject::lease_key(self.kind, partition);
+        let claims = (0..PARTITIONS).map(|partition| {
             let wanted = preferred_owner(partition, &members) == Some(&self.member);
-            let owner = owners.iter().find(|(p, _, _)| *p == partition);
-            match (wanted, owner) {
-                (true, Some((_, owner, revision))) if *owner == self.member => {
-                    if self.store.update(&key, me.clone(), *revision).await.is_ok() {
-                        owned.insert(partition);
-                    }
-                }
-                (true, None) if self.store.create(&key, me.clone()).await.is_ok() => {
-                    owned.insert(partition);
-                }
-                (false, Some((_, owner, revision))) if *owner == self.member => {
-                    self.store.delete_expect_revision(&key, Some(*revision)).await.ok();
-                }
-                (true | false, None | Some(_)) => {}
-            }
-        }
-        Ok(owned)
+            self.claim(partition, wanted, owners.get(&partition))
+        });
+        let owned: Vec<Option<u32>> = futures::stream::iter(claims).buffer_unordered(AT_ONCE).collect().await;
+        Ok(owned.into_iter().flatten().collect())
     }
 
-    /// The living members, and the owners of leases with their revisions.
-    async fn survey(&self) -> anyhow::Result<(BTreeSet<String>, Vec<(u32, String, u64)>)> {
+    /// Takes, renews or gives back one lease. Answers the partition where it is owned now.
+    async fn claim(&self, partition: u32, wanted: bool, owner: Option<&(String, u64)>) -> Option<u32> {
+        let (key, me) = (subject::lease_key(self.kind, partition), Bytes::from(self.member.clone()));
+        let is_mine = owner.is_some_and(|(owner, _)| *owner == self.member);
+        match (wanted, owner) {
+            (true, Some((_, revision))) if is_mine => {
+                self.store.update(&key, me, *revision).await.is_ok().then_some(partition)
+            }
+            (true, None) => self.store.create(&key, me).await.is_ok().then_some(partition),
+            (false, Some((_, revision))) if is_mine => {
+                self.store.delete_expect_revision(&key, Some(*revision)).await.ok();
+                None
+            }
+            (true | false, None | Some(_)) => None,
+        }
+    }
+
+    /// The living members, and the owners of leases by partition, with their revisions.
+    async fn survey(&self) -> anyhow::Result<(BTreeSet<String>, BTreeMap<u32, (String, u64)>)> {
         let mut members = BTreeSet::from([self.member.clone()]);
-        let mut owners = Vec::new();
-        let pattern = subject::lease_pattern(self.kind);
-        let mut entries = self.store.watch_with_history(pattern).await?;
-        loop {
-            // A watch tells how many entries are still to come; a bucket with none answers nothing.
-            let next = tokio::time::timeout(Duration::from_millis(300), entries.try_next());
-            let Ok(Some(entry)) = next.await.map_or(Ok(None), |e| e) else { break };
+        let mut owners = BTreeMap::new();
+        let mut entries = self.store.watch_with_history(subject::lease_pattern(self.kind)).await?;
+        // There is at least this replica's own entry; each tells how many are still to come.
+        while let Some(entry) = entries.try_next().await? {
             if entry.operation == Operation::Put {
                 let value = String::from_utf8_lossy(&entry.value).into_owned();
                 match subject::leased_partition(self.kind, &entry.key) {
-                    Some(partition) => owners.push((partition, value, entry.revision)),
+                    Some(partition) => {
+                        owners.insert(partition, (value, entry.revision));
+                    }
                     None => {
                         members.insert(value);
                     }

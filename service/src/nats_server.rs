@@ -3,6 +3,7 @@
 
 use crate::nats::OLDEST_SERVER;
 use anyhow::{Context as _, bail};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -108,6 +109,8 @@ fn spawn(binary: &Path, store: &Path, port: Option<u16>) -> anyhow::Result<(Chil
         .arg(store)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // Ctrl-C is for whoever started it: the server goes last, when everything has drained.
+        .process_group(0)
         .spawn()
         .with_context(|| format!("{} does not start", binary.display()))?;
     let file = store.join(format!("nats-server_{}.ports", child.id()));

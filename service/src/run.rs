@@ -156,6 +156,7 @@ async fn run<F: Future<Output = anyhow::Result<()>>>(
         tracing::info!(service = name, "running");
         let met = tasks.drain(common.drain_deadline).await;
         anyhow::ensure!(met, "not drained within {:?}", common.drain_deadline);
+        anyhow::ensure!(tasks.failure().is_none(), "{}", tasks.failure().unwrap_or_default());
         Ok(())
     };
     tokio::select! {

@@ -1,6 +1,9 @@
 //! Starting and stopping: tasks that are waited for, a stop signal, a deadline, and a second signal that ends at once.
 
+use futures::FutureExt as _;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -11,13 +14,14 @@ use tokio_util::task::TaskTracker;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    failure: Arc<OnceLock<String>>,
 }
 
 impl Tasks {
     /// With a stop signal from outside.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), stop }
+        Self { tracker: TaskTracker::new(), stop, failure: Arc::default() }
     }
 
     /// The stop signal.
@@ -37,9 +41,11 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        let stop = self.stop.clone();
+        let (stop, failure) = (self.stop.clone(), self.failure.clone());
         self.tracker.spawn(async move {
-            let ended = task.await;
+            let ended = AssertUnwindSafe(task).catch_unwind().await;
+            let ended =
+                ended.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked; please report it with the log")));
             if stop.is_cancelled() {
                 if let Err(error) = ended {
                     tracing::warn!(
@@ -50,12 +56,20 @@ impl Tasks {
                 }
                 return;
             }
-            match ended {
-                Ok(()) => tracing::error!(task = name, "ended by itself; stopping"),
-                Err(error) => tracing::error!(task = name, error = format!("{error:#}"), "failed; stopping"),
-            }
+            let why = match ended {
+                Ok(()) => format!("{name} ended by itself"),
+                Err(error) => format!("{name} failed: {error:#}"),
+            };
+            tracing::error!(why, "stopping");
+            failure.set(why).ok();
             stop.cancel();
         });
+    }
+
+    /// Why it stopped by itself, where it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Waits for the stop signal, then for the tasks, at most `deadline`. Answers whether it was met.
@@ -105,6 +119,15 @@ mod tests {
         tasks.spawn(async move { stop.cancelled().await });
         tasks.spawn_vital("source", async { anyhow::bail!("gone") });
         assert!(tasks.drain(Duration::from_secs(5)).await);
+        assert_eq!(tasks.failure(), Some("source failed: gone"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_vital_task_stops_the_others() {
+        let tasks = Tasks::default();
+        tasks.spawn_vital("source", async { panic!("at the disco") });
+        assert!(tasks.drain(Duration::from_secs(5)).await);
+        assert!(tasks.failure().unwrap().contains("source failed: panicked"));
     }
 
     #[tokio::test]

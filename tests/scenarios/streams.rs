@@ -2,13 +2,16 @@
 
 use vouch_proto::subject::{self, ANALYZER_SERIES, SERIES};
 use vouch_proto::{Name, Outcome};
+use vouch_simulator::Effect;
 use vouch_tests::{ENVIRONMENT, Telemetry, World};
 
 #[tokio::test]
 async fn duplicate_and_reordered_batches_change_nothing() {
     let world = World::start(Telemetry::Scenario("demo"), 120.0).await;
     let services = world.spawn_all().await;
-    let request = world.request("checkout", "1.1.0", 10);
+    let at = world.now().floor_minute().plus_minutes(5);
+    world.simulator.deploy("payment", "2.4.0", at.as_millis(), Effect::LatencyStep { factor: 2.2 }).unwrap();
+    let request = world.request("payment", "2.4.0", 16);
     let started = services.client().await.start(request).await.unwrap().into_inner();
     let topics = world.topics().await;
     // The baseline and some minutes, all of it once more and backwards, with no id to be recognised by.
@@ -17,8 +20,11 @@ async fn duplicate_and_reordered_batches_change_nothing() {
         topics.publish(stored.subject.clone(), stored.body.to_vec()).await;
     }
     let verdict = topics.verdict(&started.verification_id).await;
-    assert_eq!(verdict.outcome, Outcome::Pass, "{}", verdict.reason);
-    assert_eq!(topics.verdicts(&started.verification_id).await.len(), 1);
+    assert_eq!(verdict.outcome, Outcome::Fail, "{}", verdict.reason);
+    let since = verdict.metrics[0].since_minute.unwrap();
+    assert!((4..=6).contains(&since), "the regression began at minute 5, not at {since}");
+    let verdicts = topics.verdicts(&started.verification_id).await;
+    assert_eq!(verdicts.iter().filter(|v| v.revision == 0).count(), 1);
     assert!(topics.dead_letters(0).await.is_empty());
 }
 

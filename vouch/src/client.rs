@@ -11,6 +11,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 use vouch_proto::v1::verifications_client::VerificationsClient;
 
+/// Longest wait for the beginning of an answer.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
 /// Where the analyzer is, and how to be let in.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArguments {
@@ -50,6 +53,7 @@ impl ServerArguments {
         let mut endpoint = Endpoint::from_shared(self.server.clone())
             .with_context(|| format!("--server: `{}` is no URL, e.g. http://127.0.0.1:7070", self.server))?
             .connect_timeout(Duration::from_secs(5))
+            .timeout(CALL_LIMIT)
             .http2_keep_alive_interval(Duration::from_secs(15))
             .keep_alive_timeout(Duration::from_secs(10));
         if let Some(file) = &self.ca_file {

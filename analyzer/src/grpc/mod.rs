@@ -11,7 +11,9 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::InterceptorLayer;
 use tonic::{Request, Response, Status};
@@ -20,6 +22,11 @@ use vouch_proto::v1::verifications_server::{Verifications, VerificationsServer};
 
 /// Largest message that a client may send: series for `Analyze`.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest time to the beginning of an answer.
+const CALL_LIMIT: Duration = Duration::from_secs(25);
+/// `Analyze` calls at once.
+const ANALYZED_AT_ONCE: usize = 2;
 
 /// Listens on the address of the settings.
 ///
@@ -44,8 +51,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> anyhow:
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let token = shared.settings.grpc_token.clone();
-    let service = VerificationsServer::new(Service { shared }).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = Service { shared, analyze: Semaphore::new(ANALYZED_AT_ONCE) };
+    let service = VerificationsServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     tonic::transport::Server::builder()
+        .timeout(CALL_LIMIT)
         .layer(InterceptorLayer::new(move |request: Request<()>| authorize(token.as_ref(), request)))
         .add_service(health_service)
         .add_service(reflection)
@@ -72,6 +81,8 @@ fn authorize(token: Option<&SecretString>, request: Request<()>) -> Result<Reque
 /// The implementation of the service.
 pub(crate) struct Service {
     shared: Arc<Shared>,
+    /// Judging takes memory and a core: few at once.
+    analyze: Semaphore,
 }
 
 /// What a failed dependency looks like to a caller: to be tried again.
@@ -132,6 +143,9 @@ impl Verifications for Service {
         request: Request<v1::AnalyzeRequest>,
     ) -> Result<Response<v1::AnalyzeResponse>, Status> {
         let now = self.shared.now();
+        let busy =
+            |_| Status::resource_exhausted("two series are being judged already; ask again in a moment");
+        let _permit = self.analyze.try_acquire().map_err(busy)?;
         let verdict = analyze::analyze(request.into_inner(), now).await?;
         Ok(Response::new(v1::AnalyzeResponse { verdict: Some(verdict.into()) }))
     }
@@ -139,6 +153,8 @@ impl Verifications for Service {
 
 const MAX_PAGE: usize = 500;
 const DEFAULT_PAGE: usize = 50;
+/// Most records read for one page; a filter that matches few of them answers a shorter page and a token.
+const MAX_READ: usize = 2000;
 
 async fn list(shared: &Shared, request: v1::ListRequest) -> Result<v1::ListResponse, Status> {
     let size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
@@ -154,23 +170,27 @@ async fn list(shared: &Shared, request: v1::ListRequest) -> Result<v1::ListRespo
         Err(_) => return Err(refuse::field("state", format!("unknown value `{}`", request.state))),
     };
     let keys = shared.store.keys().await.map_err(unavailable)?;
-    let mut page = v1::ListResponse::default();
+    let (mut page, mut read, mut last) = (v1::ListResponse::default(), 0, String::new());
     // Keys run from the newest to the oldest; the token is the last one answered.
     for key in keys.iter().filter(|k| request.page_token.is_empty() || **k < request.page_token) {
-        if page.verifications.len() == size {
+        if page.verifications.len() == size || read == MAX_READ {
+            page.next_page_token = last;
             return Ok(page);
         }
+        read += 1;
+        last.clone_from(key);
         let Some(record) = shared.store.by_key(key).await.map_err(unavailable)? else { continue };
         let matches = |filter: &str, value: &str| filter.is_empty() || filter == value;
         if matches(&request.environment, record.deployment.environment.as_str())
             && matches(&request.service, record.deployment.service.as_str())
             && wanted.is_none_or(|state| state == record.state)
         {
-            page.next_page_token.clone_from(key);
-            page.verifications.push(record.into());
+            let mut verification = v1::Verification::from(record);
+            // Rows of metrics would make a page too large for many clients; Get has them.
+            verification.verdict.iter_mut().for_each(|verdict| verdict.metrics.clear());
+            page.verifications.push(verification);
         }
     }
-    page.next_page_token.clear();
     Ok(page)
 }
 

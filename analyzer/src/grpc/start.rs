@@ -36,7 +36,7 @@ pub(super) async fn start(
         .get(deployment.verification.template.as_deref())
         .map_err(|e| refuse::invalid(&e))?;
     let window = deployment.verification.duration.unwrap_or(template.duration);
-    let known = shared.store.announce(&deployment, at, window).await.map_err(unavailable)?;
+    let known = shared.store.announce_request(&deployment, at, window).await.map_err(unavailable)?;
     let known = known.ok_or_else(|| Status::internal("an announcement with traffic is never ignored"))?;
     let (id, open) = shared.store.next_verification(&known).await.map_err(unavailable)?;
     if open {

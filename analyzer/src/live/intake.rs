@@ -6,19 +6,24 @@ use async_nats::jetstream::AckKind;
 use futures::StreamExt as _;
 use std::sync::Arc;
 use std::time::Duration;
+use vouch_proto::announce::happened_at;
 use vouch_proto::subject::ANALYZER_DEPLOYMENTS;
 use vouch_proto::{Deployment, Invalid, Timestamp, envelope, v1};
 use vouch_service::nats::{dead_letter, header, is_poison};
 
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// Messages fetched ahead: few, so that none waits longer than its time to acknowledge.
+const AHEAD: usize = 16;
 
 /// Why a message was not taken in.
 enum Refused {
     /// It can never be: for the dead letters.
     Unusable(String),
-    /// Something that it needs was not there: again later.
+    /// NATS or a bucket was not there: again later, however often.
     Later(anyhow::Error),
+    /// A record that it needs is not readable: again later, but not for ever.
+    Damaged(anyhow::Error),
 }
 
 pub(super) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
@@ -26,7 +31,9 @@ pub(super) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
     loop {
         let consumer = shared.context.nats.consumer(&ANALYZER_DEPLOYMENTS).await;
         let messages = match consumer {
-            Ok(consumer) => consumer.messages().await.map_err(anyhow::Error::from),
+            Ok(consumer) => {
+                consumer.stream().max_messages_per_batch(AHEAD).messages().await.map_err(Into::into)
+            }
             Err(e) => Err(e),
         };
         match messages {
@@ -57,25 +64,27 @@ async fn handle(shared: &Shared, message: &async_nats::jetstream::Message) {
     let answer = match take_in(shared, message).await {
         Ok(()) => message.ack().await,
         Err(Refused::Unusable(reason)) => bury(shared, message, &reason).await,
-        Err(Refused::Later(error)) => {
+        Err(Refused::Later(error)) => later(message, &error).await,
+        Err(Refused::Damaged(error)) => {
             let delivered = message.info().map_or(1, |info| info.delivered);
-            let connected =
-                shared.context.nats.client.connection_state() == async_nats::connection::State::Connected;
-            if is_poison(delivered, !connected) {
+            if is_poison(delivered, false) {
                 bury(shared, message, &format!("not taken in after {delivered} deliveries: {error:#}")).await
             } else {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    delivered,
-                    "deployment not taken in; trying again"
-                );
-                message.ack_with(AckKind::Nak(Some(RETRY_AFTER))).await
+                later(message, &error).await
             }
         }
     };
     if let Err(error) = answer {
         tracing::warn!(%error, "a deployment was not acknowledged and will come again");
     }
+}
+
+async fn later(
+    message: &async_nats::jetstream::Message,
+    error: &anyhow::Error,
+) -> Result<(), async_nats::Error> {
+    tracing::warn!(error = format!("{error:#}"), "deployment not taken in; trying again");
+    message.ack_with(AckKind::Nak(Some(RETRY_AFTER))).await
 }
 
 async fn bury(
@@ -102,17 +111,18 @@ async fn take_in(shared: &Shared, message: &async_nats::jetstream::Message) -> R
     let info = message.info().map_err(|e| Refused::Unusable(e.to_string()))?;
     let published = real_instant(info.published);
     let news = Announcement {
-        at: deployment.occurred_at.unwrap_or_else(|| shared.context.clock.at_real(published)),
+        at: happened_at(deployment.occurred_at, shared.context.clock.at_real(published))
+            .map_err(|e| Refused::Unusable(e.to_string()))?,
         deployment,
         published,
         now: shared.now(),
         traceparent: header(message, "traceparent").map(ToOwned::to_owned),
     };
     shared.store.take_in(&news, &shared.settings).await.map(|_| ()).map_err(|error| {
-        // A record that cannot be read is no outage; everything else may pass.
-        match error.downcast_ref::<Invalid>() {
-            Some(invalid) => Refused::Unusable(invalid.to_string()),
-            None => Refused::Later(error),
+        if error.is::<Invalid>() || error.is::<serde_json::Error>() {
+            Refused::Damaged(error)
+        } else {
+            Refused::Later(error)
         }
     })
 }

@@ -39,12 +39,8 @@ pub async fn build(settings: AnalyzerSettings, context: Context) -> anyhow::Resu
     let store = Store::open(&context.nats).await?;
     let metrics = crate::metrics::Metrics::register(&context.health);
     let shared = Arc::new(Shared { settings, context, store, metrics });
-    let (leases, owned) = Leases::join(
-        &shared.context.nats,
-        "analyzer",
-        vouch_service::lease::member_name(&shared.context.nats),
-    )
-    .await?;
+    let health = shared.context.health.clone();
+    let (leases, owned) = Leases::join(&shared.context.nats, "analyzer", health).await?;
     tasks.spawn_vital("leases", leases.run(tasks.stop().clone()));
     tasks.spawn_vital("intake", intake::run(shared.clone()));
     tasks.spawn_vital("owner", owner::run(shared.clone(), owned));

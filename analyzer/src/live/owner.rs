@@ -19,19 +19,21 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// An open verification, and the task that runs it where this replica owns it.
 struct Open {
     record: watch::Sender<Record>,
-    running: Option<CancellationToken>,
+    running: Option<(u64, CancellationToken)>,
 }
 
 struct Owner {
     shared: Arc<Shared>,
     open: BTreeMap<String, Open>,
-    ended: mpsc::Sender<String>,
+    /// Id and number of a task that has ended.
+    ended: mpsc::Sender<(String, u64)>,
+    tasks: u64,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut owned: Owned) -> anyhow::Result<()> {
     let stop = shared.context.tasks.stop().clone();
     let (ended, mut ends) = mpsc::channel(64);
-    let mut owner = Owner { shared: shared.clone(), open: BTreeMap::new(), ended };
+    let mut owner = Owner { shared: shared.clone(), open: BTreeMap::new(), ended, tasks: 0 };
     loop {
         // Everything that is kept, then every change.
         let mut records = match shared.store.verifications.watch_with_history(">").await {
@@ -48,7 +50,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut owned: Owned) -> anyhow::Result
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = owned.changed() => changed.context("the leases have ended")?,
-                Some(id) = ends.recv() => owner.ended(&id),
+                Some((id, task)) = ends.recv() => owner.ended(&id, task),
                 entry = records.next() => match entry {
                     Some(Ok(entry)) => owner.learn(&entry),
                     Some(Err(error)) => { tracing::warn!(%error, "verifications: watching again"); break; }
@@ -79,7 +81,7 @@ impl Owner {
             }
             Ok(record) if !record.is_open() => {
                 if let Some(open) = self.open.remove(&record.verification_id)
-                    && let Some(task) = open.running
+                    && let Some((_, task)) = open.running
                 {
                     task.cancel();
                 }
@@ -97,8 +99,10 @@ impl Owner {
     }
 
     /// A task has ended without a verdict: it is begun again at the next occasion, where it is still open.
-    fn ended(&mut self, id: &str) {
-        if let Some(open) = self.open.get_mut(id) {
+    fn ended(&mut self, id: &str, task: u64) {
+        if let Some(open) = self.open.get_mut(id)
+            && open.running.as_ref().is_some_and(|(number, _)| *number == task)
+        {
             open.running = None;
         }
     }
@@ -115,7 +119,9 @@ impl Owner {
             match (partitions.contains(&partition), &open.running) {
                 (true, None) => {
                     let stop = self.shared.context.tasks.stop().child_token();
-                    open.running = Some(stop.clone());
+                    self.tasks += 1;
+                    let number = self.tasks;
+                    open.running = Some((number, stop.clone()));
                     let (shared, record, ended, id) =
                         (self.shared.clone(), open.record.subscribe(), self.ended.clone(), id.clone());
                     self.shared.context.tasks.spawn(async move {
@@ -123,10 +129,10 @@ impl Owner {
                             tracing::warn!(verification = id, error = format!("{error:#}"), "begun again");
                             tokio::time::sleep(REOPEN_AFTER).await;
                         }
-                        ended.send(id).await.ok();
+                        ended.send((id, number)).await.ok();
                     });
                 }
-                (false, Some(task)) => {
+                (false, Some((_, task))) => {
                     task.cancel();
                     open.running = None;
                 }

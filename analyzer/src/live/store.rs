@@ -19,6 +19,9 @@ use vouch_service::publish::publish_once;
 /// Margin for clocks of several servers when a stream is read from an instant on.
 const SERVER_SKEW: Duration = Duration::from_secs(60);
 
+/// How long after its end a request to verify the same version is about the same deployment.
+const ASKED_AGAIN: Duration = Duration::from_secs(3600);
+
 /// An announcement, and when it happened and was stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Announcement {
@@ -47,6 +50,13 @@ fn read<M: DeserializeOwned, D: TryFrom<M, Error = vouch_proto::Invalid>>(bytes:
 
 fn write<M: Serialize>(wire: &M) -> anyhow::Result<Vec<u8>> {
     Ok(serde_json::to_vec(wire)?)
+}
+
+/// Takes in further phases. Where the template was removed the windows stay as they are, and its owner ends it.
+fn update(record: &mut Record, known: &DeploymentRecord, settings: &AnalyzerSettings) {
+    if let Ok(template) = settings.templates.get(Some(&record.template)) {
+        record.update(known, template, settings.patience);
+    }
 }
 
 impl Store {
@@ -79,6 +89,25 @@ impl Store {
         .await
     }
 
+    /// The deployment that a request to verify is about: the one of that version that is open or was until lately, so
+    /// that a pipeline that asks again does not make a second deployment of it, with a second rollback; else a new one.
+    pub(crate) async fn announce_request(
+        &self,
+        news: &Deployment,
+        at: Timestamp,
+        window: Duration,
+    ) -> anyhow::Result<Option<DeploymentRecord>> {
+        let key = subject::deployment_key(&news.environment, &news.service, &news.version);
+        if let Some(bytes) = bucket::read(&self.deployments, &key).await? {
+            let known = read::<v1::DeploymentRecord, DeploymentRecord>(&bytes)?;
+            let lately = at > known.joins_until && at <= known.joins_until.plus(ASKED_AGAIN);
+            if lately && known.deployment.phase != vouch_proto::Phase::Aborted {
+                return Ok(Some(known));
+            }
+        }
+        self.announce(news, at, window).await
+    }
+
     /// Takes an announcement in: its deployment, its verification, and what it supersedes. Again is harmless.
     pub(crate) async fn take_in(
         &self,
@@ -95,6 +124,13 @@ impl Store {
         let first = known.deployment.verification_id.clone().unwrap_or_default();
         let id = deployment.verification_id.clone().unwrap_or_else(|| first.clone());
         let record = self.open_or_update(&id, &known, news, settings).await?;
+        if deployment.verification_id.is_none() {
+            // A phase of the deployment is news for all of its verifications.
+            for n in 2..=known.verifications {
+                let id = verification_id(known.deployment.deployment_id.as_deref().unwrap_or_default(), n);
+                self.change_open(&id, |record| update(record, &known, settings)).await?;
+            }
+        }
         self.supersede(&known).await?;
         Ok(Some(record))
     }
@@ -111,8 +147,9 @@ impl Store {
             let before = before.map(read::<v1::Verification, Record>).transpose()?;
             let (record, changed) = match before {
                 Some(mut record) => {
-                    let template = settings.templates.get(Some(&record.template))?;
-                    let changed = record.update(known, template, settings.patience);
+                    let before = record.clone();
+                    update(&mut record, known, settings);
+                    let changed = record != before;
                     (record, changed)
                 }
                 None => {

@@ -30,10 +30,11 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let record = records.borrow_and_update().clone();
-    let template =
-        shared.settings.templates.get(Some(&record.template)).context("the template was removed")?.clone();
     let (mut messages, mut behind) = open(&shared, &record).await?;
-    let mut verification = Verification::new(record, template, JudgeSettings::default());
+    let mut verification = match shared.settings.templates.get(Some(&record.template)) {
+        Ok(template) => Verification::new(record, template.clone(), JudgeSettings::default()),
+        Err(missing) => Verification::unjudgeable(record, format!("it cannot be judged: {missing}")),
+    };
     let tick = shared.context.clock.real(TICK).clamp(SHORTEST_TICK, LONGEST_TICK);
     let mut last_sequence = 0;
     loop {
@@ -55,11 +56,14 @@ pub(super) async fn run(
         if behind {
             continue;
         }
-        match verification.step(shared.now()) {
+        let step;
+        (verification, step) = take_step(verification, shared.now()).await;
+        match step {
             Step::Wait => {}
             Step::Progress(progress) => tell(&shared, &progress).await,
             Step::Final(verdict) => {
                 if newest_sequence(&shared, verification.record()).await? > last_sequence {
+                    verification.rejudge();
                     continue;
                 }
                 let decided = conclude(&shared, verification.record(), *verdict).await?;
@@ -79,6 +83,22 @@ pub(super) async fn run(
             Step::Settled => return shared.store.settle(&verification.record().verification_id).await,
         }
     }
+}
+
+/// Judges beside the tasks that must not wait. A judge that fails on its data ends the verification in Error.
+async fn take_step(mut verification: Verification, now: vouch_proto::Timestamp) -> (Verification, Step) {
+    let record = verification.record().clone();
+    let judged = tokio::task::spawn_blocking(move || {
+        let step = verification.step(now);
+        (verification, step)
+    });
+    judged.await.unwrap_or_else(|error| {
+        tracing::error!(verification = record.verification_id, %error, "the judge failed");
+        let reason = "the judge failed on this data; please report it with the verification's id";
+        let mut verification = Verification::unjudgeable(record, reason);
+        let step = verification.step(now);
+        (verification, step)
+    })
 }
 
 /// The service's series from the announcement on, and whether there are any yet.

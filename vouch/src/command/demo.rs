@@ -50,6 +50,13 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
     let ended = tokio::select! {
         ended = show(&arguments, &tasks) => ended,
         _ = on_signal(tasks.stop().clone()) => return exit::INTERRUPTED,
+        () = tasks.stop().cancelled() => match tasks.failure() {
+            Some(failure) => Err(anyhow::anyhow!("{failure}")),
+            None => {
+                tasks.drain(Duration::from_secs(5)).await;
+                return exit::INTERRUPTED;
+            }
+        },
     };
     tasks.stop().cancel();
     tasks.drain(Duration::from_secs(5)).await;

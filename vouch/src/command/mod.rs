@@ -6,3 +6,17 @@ pub(crate) mod judge;
 pub(crate) mod up;
 pub(crate) mod verify;
 pub(crate) mod watch;
+
+/// Comes true at SIGINT or SIGTERM: a person, or a pipeline that gives up.
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

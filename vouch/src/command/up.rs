@@ -66,6 +66,7 @@ async fn serve(settings: &mut Settings, arguments: &Arguments) -> anyhow::Result
         build(settings, &context).await?;
         tracing::info!(grpc = %settings.analyzer.grpc_listen, "running; `vouch verify` starts a verification");
         anyhow::ensure!(tasks.drain(deadline).await, "not drained within {deadline:?}");
+        anyhow::ensure!(tasks.failure().is_none(), "{}", tasks.failure().unwrap_or_default());
         Ok(())
     };
     tokio::select! {

@@ -1,6 +1,7 @@
 //! `vouch verify`: announces a deployment, follows its verification, and says with the exit code how it ended.
 
 use crate::client::{Client, ServerArguments, explain, is_transient};
+use crate::command::interrupted;
 use crate::command::watch::{self, Format};
 use crate::exit::{self, Code};
 use crate::output;
@@ -95,7 +96,7 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
     };
     let started = tokio::select! {
         started = start(&mut client, &arguments) => started,
-        _ = tokio::signal::ctrl_c() => return exit::INTERRUPTED,
+        () = interrupted() => return exit::INTERRUPTED,
     };
     let id = match started {
         Ok(verification) => verification.verification_id,
@@ -111,7 +112,7 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
     output::progress(&format!("verification {id}"));
     let followed = tokio::select! {
         followed = watch::follow(&mut client, &id) => followed,
-        _ = tokio::signal::ctrl_c() => return interrupted(&mut client, &arguments, &id).await,
+        () = interrupted() => return let_go(&mut client, &arguments, &id).await,
     };
     match followed {
         Ok(verdict) => {
@@ -141,7 +142,7 @@ async fn start(client: &mut Client, arguments: &Arguments) -> Result<v1::Verific
     }
 }
 
-async fn interrupted(client: &mut Client, arguments: &Arguments, id: &str) -> Code {
+async fn let_go(client: &mut Client, arguments: &Arguments, id: &str) -> Code {
     if !arguments.cancel_on_interrupt {
         output::error(&format!("interrupted; the verification goes on: `vouch watch {id}` follows it"));
         return exit::INTERRUPTED;

@@ -1,6 +1,7 @@
 //! `vouch watch`: follows a verification to its verdict, through restarts of the analyzer.
 
 use crate::client::{Client, ServerArguments, explain, is_transient};
+use crate::command::interrupted;
 use crate::exit::{self, Code};
 use crate::output::{self, Progress};
 use clap::{Args, ValueEnum};
@@ -31,6 +32,8 @@ pub(crate) enum Format {
 /// How long the analyzer may be away before following it is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long after its deadline a verdict may come.
+const MARGIN: Duration = Duration::from_secs(300);
 
 pub(crate) async fn run(arguments: Arguments) -> Code {
     let mut client = match arguments.server.client() {
@@ -42,7 +45,7 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
     };
     let followed = tokio::select! {
         followed = follow(&mut client, &arguments.verification_id) => followed,
-        _ = tokio::signal::ctrl_c() => return exit::INTERRUPTED,
+        () = interrupted() => return exit::INTERRUPTED,
     };
     match followed {
         Ok(verdict) => {
@@ -54,6 +57,14 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
             exit::ERROR
         }
     }
+}
+
+/// Longest wait for the next news of a verification, real time: from its record, the time it has in all and a margin.
+async fn limit(client: &mut Client, id: &str) -> Result<Duration, tonic::Status> {
+    let record = client.get(v1::GetRequest { verification_id: id.to_owned() }).await?.into_inner();
+    let seconds = |t: Option<pbjson_types::Timestamp>| t.map_or(0, |t| t.seconds);
+    let all = seconds(record.deadline) - seconds(record.opened_at);
+    Ok(Duration::from_secs(u64::try_from(all).unwrap_or(0)) + MARGIN)
 }
 
 /// Follows a verification to its verdict; asks again while the analyzer is away, at most `PATIENCE` long.
@@ -68,8 +79,15 @@ pub(crate) async fn follow(client: &mut Client, id: &str) -> Result<v1::Verdict,
         let ended = match client.watch(request).await {
             Ok(stream) => {
                 let mut stream = stream.into_inner();
+                let longest = limit(client, id).await.unwrap_or(PATIENCE);
                 loop {
-                    match stream.message().await {
+                    let Ok(message) = tokio::time::timeout(longest, stream.message()).await else {
+                        progress.end();
+                        return Err(tonic::Status::deadline_exceeded(
+                            "no verdict, although its deadline has passed",
+                        ));
+                    };
+                    match message {
                         Ok(Some(v1::WatchResponse { event: Some(event) })) => {
                             heard = Instant::now();
                             match event {
