@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn one_is_reached_at_the_threshold_and_earlier_at_the_end() {
-        let thresholds = Thresholds { fail: 4.0, fail_at_end: 1.5, rollback: 5.0 };
+        let thresholds = Thresholds { fail: 4.0, fail_at_end: 2.0, rollback: 5.0 };
         assert_eq!(thresholds.risk(6.0, -2.0, false), 1.0);
         assert_eq!(thresholds.risk(4.0, -2.0, true), 1.0);
         assert_eq!(thresholds.risk(4.0, -2.0, false), 0.5);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn few_looks_need_less_each_and_many_no_more_than_the_bound() {
-        let thresholds = Thresholds { fail: 4.0, fail_at_end: 1.5, rollback: 5.0 };
+        let thresholds = Thresholds { fail: 4.0, fail_at_end: 2.0, rollback: 5.0 };
         assert!((thresholds.for_looks(3).fail - (2.0 + ln(3.0))).abs() < 1e-12);
         assert_eq!(thresholds.for_looks(60), thresholds);
     }
