@@ -84,7 +84,9 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Connects, refuses a server that is too old, and makes the streams and buckets where they are missing.
+    /// Connects, refuses a server that is too old, and makes the streams and buckets that are missing or differ.
+    ///
+    /// Looks before it changes, so that a user without the permission to change is enough once everything is there.
     ///
     /// # Errors
     /// In words for the person who started the service.
@@ -132,9 +134,20 @@ impl Nats {
             allow_direct: true,
             ..Default::default()
         };
-        self.jetstream.create_or_update_stream(config).await.with_context(|| {
-            format!("stream {} cannot be made; does the user have the JetStream permissions?", spec.name)
-        })?;
+        let is_there = self.jetstream.get_stream(spec.name).await.is_ok_and(|found| {
+            let found = &found.cached_info().config;
+            found.duplicate_window == config.duplicate_window
+                && found.max_bytes == config.max_bytes
+                && found.subjects == config.subjects
+                && agrees(found, &config)
+        });
+        if is_there {
+            return Ok(());
+        }
+        self.jetstream
+            .create_or_update_stream(config)
+            .await
+            .with_context(|| format!("stream {} cannot be made; {SETUP_HINT}", spec.name))?;
         Ok(())
     }
 
@@ -147,9 +160,22 @@ impl Nats {
             num_replicas: replicas,
             ..Default::default()
         };
-        self.jetstream.create_or_update_key_value(config).await.with_context(|| {
-            format!("bucket {} cannot be made; does the user have the JetStream permissions?", spec.name)
-        })?;
+        let wanted = stream::Config {
+            description: Some(spec.description.to_owned()),
+            max_age: spec.max_age,
+            max_messages_per_subject: 1,
+            num_replicas: replicas,
+            allow_direct: true,
+            ..Default::default()
+        };
+        let found = self.jetstream.get_stream(format!("KV_{}", spec.name)).await;
+        if found.is_ok_and(|found| agrees(&found.cached_info().config, &wanted)) {
+            return Ok(());
+        }
+        self.jetstream
+            .create_or_update_key_value(config)
+            .await
+            .with_context(|| format!("bucket {} cannot be made; {SETUP_HINT}", spec.name))?;
         Ok(())
     }
 
@@ -186,6 +212,18 @@ impl Nats {
     }
 }
 
+/// What a person does where a stream or a bucket is missing and the user may not make it.
+const SETUP_HINT: &str = "run a service once with --setup and a user that has the JetStream permissions";
+
+/// Whether a stream is as it is wanted: a user that may not change it needs none of it then.
+fn agrees(found: &stream::Config, wanted: &stream::Config) -> bool {
+    found.description == wanted.description
+        && found.max_age == wanted.max_age
+        && found.max_messages_per_subject == wanted.max_messages_per_subject
+        && found.num_replicas == wanted.num_replicas
+        && found.allow_direct == wanted.allow_direct
+}
+
 async fn options(settings: &NatsSettings, name: &str) -> anyhow::Result<ConnectOptions> {
     let mut options = ConnectOptions::new()
         .name(name)
@@ -197,7 +235,10 @@ async fn options(settings: &NatsSettings, name: &str) -> anyhow::Result<ConnectO
         })
         .event_callback(|event| async move { log_event(&event) });
     if let Some((user, password)) = &settings.user {
-        options = options.user_and_password(user.clone(), password.expose_secret().to_owned());
+        // Answers go to an inbox that other users may not listen to.
+        options = options
+            .user_and_password(user.clone(), password.expose_secret().to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{user}"));
     }
     if let Some(file) = &settings.credentials_file {
         options = options

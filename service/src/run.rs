@@ -65,6 +65,9 @@ struct Arguments {
     /// Validate the settings and stop.
     #[arg(long)]
     check: bool,
+    /// Make the streams and buckets in NATS, or bring them up to date, and stop.
+    #[arg(long)]
+    setup: bool,
     /// Serve /live, /ready and /metrics here.
     #[arg(long, env = "VOUCH_HEALTH_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     health_listen: String,
@@ -110,6 +113,10 @@ where
             ExitCode::from(EXIT_USAGE)
         }
         Ok(_) if arguments.check => ExitCode::SUCCESS,
+        Ok((common, _)) if arguments.setup => {
+            common.log.init();
+            finish(Nats::connect(&common.nats, name).await.map(|_| ()))
+        }
         Ok((common, own)) => {
             finish(run(name, common, &arguments.health_listen, |context| build(own, context)).await)
         }

@@ -50,17 +50,18 @@ REFUSED_PUBLISHES = [
     ("subscriber", "$JS.API.CONSUMER.DELETE.VOUCH_DEPLOYMENT.analyzer-deployments"),
     ("subscriber", "$JS.API.CONSUMER.CREATE.VOUCH_SERIES.mine"),
     ("subscriber", "$JS.API.CONSUMER.CREATE.KV_vouch_ledger.mine"),
-    ("subscriber", "$JS.API.STREAM.UPDATE.VOUCH_VERDICT"),
+    ("setup", "vouch.v1.verdict.demo.payment.deployment.forged"),
+    ("setup", "$KV.vouch_ledger.forged"),
 ] + [
     (user, f"$JS.API.STREAM.{verb}.{stream}")
     for user in ("collector", "analyzer", "notifier", "deployer", "subscriber")
-    for verb, stream in (("DELETE", "VOUCH_VERDICT"), ("PURGE", "KV_vouch_ledger"), ("CREATE", "FORGED"))
+    for verb, stream in (("DELETE", "VOUCH_VERDICT"), ("PURGE", "KV_vouch_ledger"), ("CREATE", "FORGED"), ("UPDATE", "VOUCH_VERDICT"))
 ]
 REFUSED_SUBSCRIPTIONS = [
     (user, subject)
     for user in ("collector", "analyzer", "notifier", "deployer", "subscriber")
     for subject in ("vouch.v1.verdict.>", "$KV.>", ">")
-] + [("subscriber", "_INBOX.>"), ("deployer", "_INBOX.>")]
+] + [("subscriber", "_INBOX_notifier.>"), ("collector", "_INBOX_analyzer.>"), ("notifier", "_INBOX.>")]
 
 
 def secret(name):
@@ -76,7 +77,7 @@ async def connect(user, errors=None):
         os.environ["NATS_URL"],
         user=user,
         password=secret(f"nats_{user}"),
-        inbox_prefix=f"_INBOX_{user}" if user in ("subscriber", "deployer") else "_INBOX",
+        inbox_prefix=f"_INBOX_{user}",
         error_cb=note,
         connect_timeout=5,
         max_reconnect_attempts=2,
