@@ -66,12 +66,23 @@ impl Coverage {
         i64::try_from(usable).unwrap_or(i64::MAX).saturating_mul(self.step_min)
     }
 
+    /// Whether none of the last five minutes of the first `steps` is usable: a service that went silent.
+    #[must_use]
+    pub fn ends_in_silence(&self, steps: usize) -> bool {
+        let steps = steps.min(self.usable.len());
+        !self.usable[steps.saturating_sub(self.last_steps())..steps].contains(&true)
+    }
+
+    /// The last five minutes, in steps.
+    fn last_steps(&self) -> usize {
+        usize::try_from((END_MIN / self.step_min).max(1)).unwrap_or(1)
+    }
+
     /// Whether the last five of the first `steps` had no traffic, while some of them say so.
     #[must_use]
     pub fn ends_without_traffic(&self, steps: usize) -> bool {
-        let last = usize::try_from((END_MIN / self.step_min).max(1)).unwrap_or(1);
         let steps = steps.min(self.traffic.len());
-        let end = &self.traffic[steps.saturating_sub(last)..steps];
+        let end = &self.traffic[steps.saturating_sub(self.last_steps())..steps];
         !end.contains(&Traffic::Some) && end.contains(&Traffic::None)
     }
 }

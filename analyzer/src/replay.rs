@@ -3,7 +3,7 @@
 use crate::case::{Case, CaseError};
 use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
 use crate::detector::{Change, Detector, Finding};
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameHost, Track};
 use crate::judge::{JudgeSettings, Judgement, UnitResult};
 use crate::maths::ln_add;
 use crate::panel::{detectors, judged_metrics, traffic_metric};
@@ -152,8 +152,27 @@ impl<'a> Replay<'a> {
                 "only {usable_minutes} usable minutes were measured, at least {MIN_USABLE_MINUTES} are needed"
             ));
         }
-        let ends = self.coverage.ends_without_traffic(steps);
-        ends.then(|| "the window ends without traffic".to_owned())
+        if self.coverage.ends_without_traffic(steps) {
+            return Some("the window ends without traffic".to_owned());
+        }
+        if self.coverage.ends_in_silence(steps) {
+            return Some("nothing usable was measured in the last minutes of the window".to_owned());
+        }
+        let unreferenced =
+            judged_metrics(self.case, self.settings).into_iter().find(|m| self.is_unreferenced(m));
+        unreferenced
+            .map(|metric| format!("{metric} has samples after the deployment and none to compare them with"))
+    }
+
+    /// Whether a metric was measured on the new version and there is nothing to say what it should have been.
+    fn is_unreferenced(&self, metric: &str) -> bool {
+        let is_live = |track: &Track| track.live.iter().any(|v| v.is_finite());
+        let tracks = |hosts: &[FrameHost]| -> Vec<&Track> {
+            hosts.iter().filter_map(|host| self.frame.track(metric, &host.name)).collect()
+        };
+        let (new, controls) = (tracks(&self.frame.new_hosts), tracks(&self.frame.controls));
+        let measured = new.iter().any(|track| is_live(track));
+        measured && !new.iter().any(|t| t.has_past()) && !controls.iter().any(|t| is_live(t) || t.has_past())
     }
 }
 

@@ -184,6 +184,24 @@ fn silence_never_passes() {
 }
 
 #[test]
+fn a_service_that_goes_silent_never_passes() {
+    let case = usual(Change::None);
+    for last in [6, 20] {
+        let silent = outcome_without(&case, |_, minute| minute >= last);
+        assert_eq!(silent.outcome, Some(Outcome::Inconclusive), "{}", silent.reason);
+        assert!(silent.reason.contains("last minutes of the window"), "{}", silent.reason);
+    }
+}
+
+#[test]
+fn a_metric_with_nothing_to_compare_it_with_never_passes() {
+    let case = usual(Change::None);
+    let unreferenced = outcome_without(&case, |metric, minute| metric == "error_count" && minute < 0);
+    assert_eq!(unreferenced.outcome, Some(Outcome::Inconclusive), "{}", unreferenced.reason);
+    assert!(unreferenced.reason.contains("error_count"), "{}", unreferenced.reason);
+}
+
+#[test]
 fn no_traffic_never_passes() {
     let mut case = usual(Change::None);
     for series in

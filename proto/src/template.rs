@@ -150,8 +150,9 @@ fn metric(name: &str, query: &str, host_query: Option<&str>, unit: &str, directi
 pub fn golden_signals() -> VerificationTemplate {
     let mut errors = metric(
         "error_count",
-        "builtin:service.errors.total.count:splitBy(\"dt.entity.service\"):value",
-        Some("calc:service.error_count:splitBy(\"dt.entity.process_group_instance\"):value"),
+        // No error writes no point: a minute with traffic and no point had none, and must be told from a gap.
+        "builtin:service.errors.total.count:splitBy():value:default(0,always)",
+        Some("calc:service.error_count:splitBy(\"dt.entity.process_group_instance\"):value:default(0)"),
         "count",
         Direction::Increase,
     );
