@@ -597,6 +597,7 @@ mod tests {
         v.on_record(record);
         let verdict = verdict(v.step(at(1)));
         assert_eq!((verdict.outcome, verdict.cause), (Outcome::Inconclusive, Cause::Cancelled));
+        assert!(!verdict.data_final, "it rests on no data");
     }
 
     #[test]

@@ -194,12 +194,16 @@ impl Assembly {
         ((window.end().as_millis() - self.origin(window)).max(0) / step) * (step / MINUTE_MS)
     }
 
-    /// Whether every sample of the first `minutes` of the window is final.
+    /// Whether there are samples of the first `minutes` of the window, and every one of them is final.
     #[must_use]
     pub fn is_final(&self, window: Window, minutes: i64) -> bool {
         let from = window.start().as_millis();
         let to = self.origin(window) + minutes * MINUTE_MS;
-        self.cells.values().all(|cells| cells.range(from..to).all(|(_, c)| c.is_final))
+        if minutes <= 0 || to <= from {
+            return false;
+        }
+        let mut cells = self.cells.values().flat_map(|cells| cells.range(from..to)).peekable();
+        cells.peek().is_some() && cells.all(|(_, cell)| cell.is_final)
     }
 
     /// The case as far as it has been read; `None` before the first traffic.

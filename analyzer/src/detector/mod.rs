@@ -1,5 +1,5 @@
 //! Detectors: each watches some metrics and says, after every step, what it found.
-//! A new one is a file here and a line in `judge::detectors`.
+//! A new one is a file here and a line in `panel::detectors`.
 
 pub mod errors;
 pub mod joint;

@@ -1,4 +1,4 @@
-//! Where series come from. A new source is one file here, one line in `Source` settings and its recordings.
+//! Where series come from. A new source is one file here, its recordings, and its construction in `lib.rs`.
 
 pub mod dynatrace;
 mod failure;
