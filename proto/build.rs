@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let encoded = descriptors.encode_to_vec();
     std::fs::write(out.join("vouch.v1.bin"), &encoded)?;
     tonic_prost_build::configure()
-        .extern_path(".google.protobuf.Timestamp", "::pbjson_types::Timestamp")
+        .extern_path(".google.protobuf.Timestamp", "crate::WireTimestamp")
         .extern_path(".google.protobuf.Duration", "::pbjson_types::Duration")
         .out_dir(&out)
         .compile_fds(descriptors)?;

@@ -141,7 +141,7 @@ fn progress_message() {
             risk: 0.25,
             metrics: verdict.metrics,
             waiting_for: "minute 5: Dynatrace settles until 10:07:00Z".into(),
-            updated_at: Some(pbjson_types::Timestamp { seconds: 1_795_514_760, nanos: 0 }),
+            updated_at: Some(crate::WireTimestamp { seconds: 1_795_514_760, nanos: 0 }),
             warnings: vec!["throttled: asked again in 5 s".into()],
         },
     );

@@ -19,6 +19,7 @@ pub mod template;
 pub mod time;
 mod verdict;
 mod vocabulary;
+mod wire_timestamp;
 
 /// The generated messages and the gRPC service, package `vouch.v1`.
 #[allow(
@@ -48,3 +49,4 @@ pub use template::{MetricRole, MetricSpec, Templates, VerificationTemplate};
 pub use time::{Timestamp, Window};
 pub use verdict::{Cause, MetricResult, Verdict};
 pub use vocabulary::{Classification, Direction, Outcome, Strategy, UnknownWord};
+pub use wire_timestamp::WireTimestamp;

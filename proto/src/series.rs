@@ -297,7 +297,7 @@ mod tests {
         assert!(wrong(|b| b.part = 2).contains("part: 2 of 1"));
         assert!(wrong(|b| b.window = None).contains("window: is missing"));
         assert!(
-            wrong(|b| b.watermark = Some(pbjson_types::Timestamp { seconds: 9_000_000_000, nanos: 0 }))
+            wrong(|b| b.watermark = Some(crate::WireTimestamp { seconds: 9_000_000_000, nanos: 0 }))
                 .contains("watermark: ")
         );
     }

@@ -1,6 +1,6 @@
 //! Instants and half-open windows, UTC, in whole milliseconds.
 
-use crate::{Invalid, v1};
+use crate::{Invalid, WireTimestamp, v1};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -108,17 +108,17 @@ impl From<Timestamp> for String {
     }
 }
 
-impl From<Timestamp> for pbjson_types::Timestamp {
+impl From<Timestamp> for WireTimestamp {
     fn from(t: Timestamp) -> Self {
         let nanos = i32::try_from(t.0.rem_euclid(1000) * 1_000_000).unwrap_or(0);
         Self { seconds: t.0.div_euclid(1000), nanos }
     }
 }
 
-impl TryFrom<pbjson_types::Timestamp> for Timestamp {
+impl TryFrom<WireTimestamp> for Timestamp {
     type Error = Invalid;
 
-    fn try_from(t: pbjson_types::Timestamp) -> Result<Self, Invalid> {
+    fn try_from(t: WireTimestamp) -> Result<Self, Invalid> {
         let ms = t.seconds.checked_mul(1000).and_then(|ms| ms.checked_add(i64::from(t.nanos) / 1_000_000));
         match ms {
             Some(ms) if (0..1_000_000_000).contains(&t.nanos) && RANGE_MS.contains(&ms) => Ok(Self(ms)),
@@ -134,7 +134,7 @@ impl TryFrom<pbjson_types::Timestamp> for Timestamp {
 ///
 /// # Errors
 /// Where it is absent or out of range.
-pub fn required(t: Option<pbjson_types::Timestamp>) -> Result<Timestamp, Invalid> {
+pub fn required(t: Option<WireTimestamp>) -> Result<Timestamp, Invalid> {
     t.ok_or_else(|| Invalid::field("", "is missing; give an instant (RFC 3339 in JSON)"))?.try_into()
 }
 
@@ -142,7 +142,7 @@ pub fn required(t: Option<pbjson_types::Timestamp>) -> Result<Timestamp, Invalid
 ///
 /// # Errors
 /// Where it is out of range.
-pub fn optional(t: Option<pbjson_types::Timestamp>) -> Result<Option<Timestamp>, Invalid> {
+pub fn optional(t: Option<WireTimestamp>) -> Result<Option<Timestamp>, Invalid> {
     t.map(TryInto::try_into).transpose()
 }
 
@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn an_absent_or_impossible_instant_is_refused() {
         assert!(required(None).is_err());
-        assert!(Timestamp::try_from(pbjson_types::Timestamp { seconds: i64::MAX, nanos: 0 }).is_err());
-        assert!(Timestamp::try_from(pbjson_types::Timestamp { seconds: 0, nanos: -1 }).is_err());
+        assert!(Timestamp::try_from(WireTimestamp { seconds: i64::MAX, nanos: 0 }).is_err());
+        assert!(Timestamp::try_from(WireTimestamp { seconds: 0, nanos: -1 }).is_err());
         assert!("yesterday".parse::<Timestamp>().is_err());
     }
 
@@ -261,7 +261,7 @@ mod tests {
         #[test]
         fn an_instant_survives_protobuf_and_text(ms in RANGE_MS) {
             let t = Timestamp::from_millis(ms);
-            prop_assert_eq!(Timestamp::try_from(pbjson_types::Timestamp::from(t)).unwrap(), t);
+            prop_assert_eq!(Timestamp::try_from(WireTimestamp::from(t)).unwrap(), t);
             prop_assert_eq!(t.to_string().parse::<Timestamp>().unwrap(), t);
         }
     }

@@ -213,7 +213,7 @@ fn allowances_say_why() {
 fn links_in_the_docs_lead_somewhere() {
     let mut findings = Vec::new();
     let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    for folder in ["docs", "docs/adr"] {
+    for folder in ["docs", "docs/adr", "docs/integrations"] {
         pages.extend(fs::read_dir(root().join(folder)).unwrap().map(|e| e.unwrap().path()));
     }
     for page in pages.iter().filter(|p| p.extension().is_some_and(|e| e == "md")) {

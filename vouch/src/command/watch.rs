@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
 /// Longest wait for the next news of a verification, real time: from its record, the time it has in all and a margin.
 async fn limit(client: &mut Client, id: &str) -> Result<Duration, tonic::Status> {
     let record = client.get(v1::GetRequest { verification_id: id.to_owned() }).await?.into_inner();
-    let seconds = |t: Option<pbjson_types::Timestamp>| t.map_or(0, |t| t.seconds);
+    let seconds = |t: Option<vouch_proto::WireTimestamp>| t.map_or(0, |t| t.seconds);
     let all = seconds(record.deadline) - seconds(record.opened_at);
     Ok(Duration::from_secs(u64::try_from(all).unwrap_or(0)) + MARGIN)
 }
