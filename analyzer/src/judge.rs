@@ -1,7 +1,7 @@
 //! From a case to a judgement: builds the detectors, shows them one step after the other, and stops at the first
 //! that fails. Live and offline run this same code.
 
-use crate::case::Case;
+use crate::case::{Case, CaseError};
 pub use crate::coverage::MIN_USABLE_MINUTES;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
@@ -82,17 +82,25 @@ pub fn judge(case: &Case, settings: &JudgeSettings) -> Judgement {
 /// What is known after that many minutes of the verification window. Nothing later is looked at.
 #[must_use]
 pub fn judge_until(case: &Case, minutes_seen: i64, settings: &JudgeSettings) -> Judgement {
-    match Replay::new(case, minutes_seen, settings) {
-        Ok(replay) => replay.run(),
-        Err(refused) => Judgement {
-            outcome: Some(Outcome::Error),
-            risk: 0.0,
-            failed_at_minute: None,
-            rollback_grade: false,
-            transient: false,
-            reason: format!("The case cannot be judged: {refused}"),
-            usable_minutes: 0,
-            metrics: Vec::new(),
-        },
+    Replay::new(case, minutes_seen, settings)
+        .map_or_else(|error| refused(&error), |replay| replay.run(&|| true))
+}
+
+/// As [`judge`], for somebody who may stop waiting: once `goes_on` says no, it ends with what is known by then.
+#[must_use]
+pub fn judge_while(case: &Case, settings: &JudgeSettings, goes_on: &dyn Fn() -> bool) -> Judgement {
+    Replay::new(case, i64::MAX, settings).map_or_else(|error| refused(&error), |replay| replay.run(goes_on))
+}
+
+fn refused(error: &CaseError) -> Judgement {
+    Judgement {
+        outcome: Some(Outcome::Error),
+        risk: 0.0,
+        failed_at_minute: None,
+        rollback_grade: false,
+        transient: false,
+        reason: format!("The case cannot be judged: {error}"),
+        usable_minutes: 0,
+        metrics: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! The analyzer: judges deployments minute by minute.
 
+pub mod analysis;
 pub mod case;
 pub mod config;
 pub mod coverage;

@@ -54,9 +54,13 @@ impl<'a> Replay<'a> {
         Ok(Self { case, settings, thresholds, frame, coverage, detectors, ln_weights })
     }
 
-    pub(crate) fn run(mut self) -> Judgement {
+    /// To the end, or until `goes_on` says no.
+    pub(crate) fn run(mut self, goes_on: &dyn Fn() -> bool) -> Judgement {
         let seen = self.frame.seen();
         for t in 0..seen {
+            if !goes_on() {
+                return self.conclude(t, None);
+            }
             for detector in &mut self.detectors {
                 detector.step(t);
             }

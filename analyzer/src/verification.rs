@@ -10,7 +10,7 @@ use std::time::Duration;
 use vouch_proto::template::golden_signals;
 use vouch_proto::{
     Cause, Classification, MetricResult, MetricRole, Outcome, SeriesBatch, Timestamp, Verdict,
-    VerificationTemplate, v1,
+    VerificationTemplate, Window, v1,
 };
 
 /// How long the source must refuse everything, with errors that asking again cannot mend, before the verification
@@ -114,6 +114,19 @@ impl Verification {
             None if refused => Some(batch.collected_at),
             Some(_) | None => None,
         };
+    }
+
+    /// The windows that have not been read as a whole.
+    #[must_use]
+    pub fn not_collected(&self) -> Vec<Window> {
+        let Some(window) = self.record.verification else { return Vec::new() };
+        let has = |w: &&Window| self.assembly.has_baseline(&[**w], window);
+        let mut missing: Vec<Window> = self.record.baseline.iter().filter(|w| !has(w)).copied().collect();
+        let (seen, total) = (self.assembly.minutes_seen(window), self.assembly.minutes_total(window));
+        if seen < total || total == 0 {
+            missing.push(window);
+        }
+        missing
     }
 
     /// What is to be published at this instant.

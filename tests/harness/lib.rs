@@ -138,7 +138,11 @@ impl World {
     }
 
     /// The settings file of one program, with a port of its own for gRPC.
-    fn settings(&self, name: &str, grpc: u16) -> PathBuf {
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    #[must_use]
+    pub fn settings(&self, name: &str, grpc: u16) -> PathBuf {
         let analyzer = if self.more.contains("analyzer:") {
             String::new()
         } else {

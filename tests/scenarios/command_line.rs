@@ -118,6 +118,33 @@ fn check_names_every_wrong_setting_at_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_connects_and_names_what_does_not_answer() {
+    let world = World::start(Telemetry::Scenario("demo"), 60.0).await;
+    let file = world.settings("check", 7070);
+    let check = async |file: &std::path::Path| {
+        let checked = vouch_beside(&["check", "--connect", "--settings", file.to_str().unwrap()]).await;
+        (checked.status.code(), text(&checked.stdout) + &text(&checked.stderr))
+    };
+    let (code, said) = check(&file).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("nats       server: ok") && said.contains("dynatrace  token: ok"), "{said}");
+
+    let settings = std::fs::read_to_string(&file).unwrap();
+    let wrong = vouch_tests::TOKEN.replace('T', "X");
+    std::fs::write(&file, settings.replace(vouch_tests::TOKEN, &wrong)).unwrap();
+    let (code, said) = check(&file).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("dynatrace  token: FAILED") && said.contains("token_file"), "{said}");
+    assert!(!said.contains(&wrong), "the token is never shown");
+
+    std::fs::write(&file, settings.replace(&world.nats.url(), "nats://127.0.0.1:1")).unwrap();
+    let (code, said) = check(&file).await;
+    assert_eq!(code, Some(3), "{said}");
+    let remedy = "nats       server: FAILED nats.url: no NATS server answers at 127.0.0.1:1; start one";
+    assert!(said.contains(remedy) && said.contains("dynatrace  token: ok"), "{said}");
+}
+
 #[test]
 fn the_demo_shows_a_pass_a_fail_and_a_rollback_and_ends_clean() {
     let demo = vouch(&["demo", "--speed", "120"]);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what does not work fails the test")]
 
+mod analyzing;
 mod announcing;
 mod command_line;
 mod crashes;

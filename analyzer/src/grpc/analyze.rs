@@ -1,209 +1,190 @@
-//! Analyze: judges series that the client sends, with the judge of the live path. Nothing is stored.
+//! Analyze and AnalyzeStream: receives what is to be judged, judges beside the tasks that must not wait, and answers.
 
-use super::refuse;
-use crate::case::{Case, CaseMetric, HostGroup as CaseGroup, MetricRole};
-use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
-use crate::verification::inconclusive_cause;
-use std::collections::BTreeSet;
-use tonic::Status;
-use vouch_proto::deployment::hosts;
-use vouch_proto::series::read_series;
-use vouch_proto::time::{self, MINUTE_MS};
-use vouch_proto::{
-    Cause, DeploymentHost, Direction, HostGroup, Invalid, MetricResult, Name, Outcome, Strategy, Timestamp,
-    Verdict, Window, v1,
-};
+use super::{refuse, unavailable};
+use crate::analysis::collected::Collected;
+use crate::analysis::{Draft, Refusal};
+use crate::live::Shared;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use futures::StreamExt as _;
+use prost::Message as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Code, Status, Streaming};
+use vouch_proto::subject::{self, SERIES};
+use vouch_proto::v1::analyze_stream_request::Part;
+use vouch_proto::{FieldViolation, SeriesBatch, Timestamp, Verdict, v1};
 
-/// Most samples of one request.
-const MAX_SAMPLES: usize = 2_000_000;
-/// Most series of one request.
-const MAX_SERIES: usize = 20_000;
+/// Analyses at once: judging takes memory and a core.
+const AT_ONCE: usize = 2;
+/// Longest time from the first message to the verdict: a little less than any call may take.
+const LIMIT: Duration = Duration::from_secs(20);
 
-pub(super) async fn analyze(request: v1::AnalyzeRequest, now: Timestamp) -> Result<Verdict, Status> {
-    let samples: usize =
-        request.series.iter().filter_map(|s| s.series.as_ref()).map(|s| s.values.len()).sum();
-    if samples > MAX_SAMPLES {
-        return Err(Status::resource_exhausted(format!(
-            "series: {samples} samples, at most {MAX_SAMPLES} are judged"
-        )));
+/// Room for a few analyses.
+#[derive(Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
-    if request.series.len() > MAX_SERIES {
-        let count = request.series.len();
-        return Err(Status::resource_exhausted(format!(
-            "series: {count} series, at most {MAX_SERIES} are judged"
-        )));
+
+    fn enter(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.0.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{AT_ONCE} analyses are running, and at most {AT_ONCE} at once; ask again in a moment"
+            ))
+        })
     }
-    let (case, subject) = read(request, now).map_err(|e| refuse::invalid(&e))?;
-    case.validate().map_err(|e| refuse::field(&e.field, e.message.clone()))?;
-    let judged = tokio::task::spawn_blocking(move || judge::judge(&case, &JudgeSettings::default()));
-    let judgement =
-        judged.await.map_err(|_| Status::internal("the judge did not end; please report the request"))?;
-    Ok(verdict(subject, judgement))
 }
 
-/// What the verdict says besides the judgement.
-struct Subject {
-    service: Name,
-    environment: Name,
-    version: Name,
-    strategy: Strategy,
-    baseline: Vec<Window>,
-    verification: Window,
-    units: Vec<(String, String)>,
-    now: Timestamp,
+/// Says when nobody waits any more: the call was cancelled, or its deadline has passed.
+struct Caller(Arc<AtomicBool>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
-fn read(request: v1::AnalyzeRequest, now: Timestamp) -> Result<(Case, Subject), Invalid> {
-    let mut invalid = Invalid::default();
-    let service = invalid.check("service", Name::new(request.service));
-    let environment = invalid.check("environment", Name::new(request.environment));
-    let strategy = invalid.check("strategy", Strategy::from_wire(request.strategy));
-    let window =
-        request.verification.ok_or_else(|| Invalid::field("", "is missing")).and_then(Window::try_from);
-    let verification = invalid.check("verification", window);
-    let mut baseline = Vec::new();
-    for (i, window) in request.baseline.into_iter().enumerate() {
-        baseline.extend(invalid.check(&format!("baseline[{i}]"), Window::try_from(window)));
+pub(super) async fn analyze(
+    shared: &Shared,
+    room: &Room,
+    request: v1::AnalyzeRequest,
+) -> Result<Verdict, Status> {
+    let permit = room.enter()?;
+    let now = shared.now();
+    if request.collected {
+        return in_time(collected(shared, permit, request, now)).await;
     }
-    let hosts = invalid.check("", hosts(request.hosts));
-    let step = request.resolution_seconds;
-    if step == 0 || !step.is_multiple_of(60) {
-        invalid.push("resolution_seconds", format!("{step} is not a whole number of minutes, e.g. 60"));
-    }
-    let (Some(service), Some(environment), Some(strategy), Some(verification), Some(hosts)) =
-        (service, environment, strategy, verification, hosts)
-    else {
-        return Err(invalid);
+    in_time(judge(permit, move |goes_on| Ok(Draft::whole(request, now)?.judge(goes_on)))).await
+}
+
+pub(super) async fn analyze_stream(
+    shared: &Shared,
+    room: &Room,
+    messages: Streaming<v1::AnalyzeStreamRequest>,
+) -> Result<Verdict, Status> {
+    let permit = room.enter()?;
+    let now = shared.now();
+    let verdict = async move {
+        let draft = receive(messages, now).await?;
+        judge(permit, move |goes_on| Ok(draft.finish()?.judge(goes_on))).await
     };
-    let origin = verification.start();
-    let minute = |t: Timestamp| t.minutes_since(origin);
-    let mut case = Case::new("analyze", strategy, i64::from(step / 60), [0, verification.minutes()]);
-    for window in &baseline {
-        case = case.with_baseline([minute(window.start()), minute(window.end())]);
-    }
-    let mut units = Vec::new();
-    for (i, metric) in request.metrics.into_iter().enumerate() {
-        let bad = invalid.check(&format!("metrics[{i}].direction"), Direction::from_wire(metric.direction));
-        let Some(bad) = bad else { continue };
-        units.push((metric.name.clone(), metric.unit.clone()));
-        case = case.with_metric(metric.name.clone(), read_metric(metric, bad));
-    }
-    case = with_series(with_hosts(case, &hosts, origin), request.series, origin, &mut invalid);
-    invalid.into_result()?;
-    let version = Name::new("unspecified")?;
-    Ok((case, Subject { service, environment, version, strategy, baseline, verification, units, now }))
+    in_time(verdict).await
 }
 
-fn read_metric(metric: v1::AnalyzeMetric, bad: Direction) -> CaseMetric {
-    let role = if bad == Direction::None { MetricRole::Context } else { MetricRole::Judged };
-    let exposure = (!metric.exposure.is_empty()).then_some(metric.exposure);
-    CaseMetric { unit: metric.unit, bad, exposure, role }
-}
-
-fn with_hosts(mut case: Case, hosts: &[DeploymentHost], origin: Timestamp) -> Case {
-    for host in hosts {
-        let switch = host.switched_at.map(|t| t.ceil_minute().minutes_since(origin).max(0));
-        case = match host.group {
-            HostGroup::Control => case.with_host(host.name.clone(), CaseGroup::Control, None),
-            HostGroup::Test => case.with_host(host.name.clone(), CaseGroup::Test, Some(switch.unwrap_or(0))),
-            HostGroup::Service => {
-                case.with_host(host.name.clone(), CaseGroup::Service, Some(switch.unwrap_or(0)))
+/// Reads the header and the series; ends with the first message that is wrong or too much.
+async fn receive(mut messages: Streaming<v1::AnalyzeStreamRequest>, now: Timestamp) -> Result<Draft, Status> {
+    let mut draft: Option<Draft> = None;
+    while let Some(message) = messages.message().await.map_err(too_large)? {
+        match (message.part, &mut draft) {
+            (Some(Part::Header(header)), None) => {
+                if !header.series.is_empty() {
+                    return Err(refuse::field("header.series", "is set; send the series as chunks after it"));
+                }
+                draft = Some(Draft::open(header, now).map_err(|e| refused(&e))?);
             }
-        };
+            (Some(Part::Chunk(chunk)), Some(draft)) => draft.add(chunk.series).map_err(|e| refused(&e))?,
+            (Some(Part::Header(_)), Some(_)) => {
+                return Err(refuse::field("header", "comes a second time; send it once, first"));
+            }
+            (Some(Part::Chunk(_)), None) => {
+                return Err(refuse::field("header", "is missing; send it before the first chunk"));
+            }
+            (None, _) => return Err(refuse::field("part", "is missing; give `header` or `chunk`")),
+        }
     }
-    case
+    draft.ok_or_else(|| refuse::field("header", "is missing; the stream ended without one"))
 }
 
-fn with_series(
-    mut case: Case,
-    series: Vec<v1::AnalyzeSeries>,
-    origin: Timestamp,
-    invalid: &mut Invalid,
-) -> Case {
-    let mut unnamed = BTreeSet::new();
-    for (i, s) in series.into_iter().enumerate() {
-        let start = invalid.check(&format!("series[{i}].start"), time::required(s.start));
-        let Some(series) = s.series else {
-            invalid.push(format!("series[{i}].series"), "is missing");
-            continue;
-        };
-        let read = invalid.check(&format!("series[{i}].series"), read_series(series, None));
-        let (Some(start), Some(read)) = (start, read) else { continue };
-        if (start.as_millis() - origin.as_millis()) % MINUTE_MS != 0 {
-            invalid.push(
-                format!("series[{i}].start"),
-                format!("{start} is not a whole number of minutes from {origin}"),
-            );
-        }
-        if !case.metrics.contains_key(&read.metric) {
-            invalid
-                .push(format!("series[{i}].series.metric"), format!("`{}` is not in `metrics`", read.metric));
-            continue;
-        }
-        let host = read.host.unwrap_or_else(|| crate::window::WHOLE_SERVICE.to_owned());
-        if !case.hosts.contains_key(&host) && unnamed.insert(host.clone()) {
-            case = case.with_host(host.clone(), CaseGroup::Service, Some(0));
-        }
-        case = case.with_series(&read.metric, &host, start.minutes_since(origin), read.samples);
-    }
-    case
-}
-
-fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
-    let outcome = judgement.outcome.unwrap_or(Outcome::Inconclusive);
-    let failed = outcome == Outcome::Fail;
-    let unit = |metric: &str| {
-        subject
-            .units
-            .iter()
-            .find(|(name, _)| name == metric)
-            .map_or_else(String::new, |(_, unit)| unit.clone())
-    };
-    let cause = match outcome {
-        Outcome::Pass => Cause::Healthy,
-        Outcome::Fail => Cause::Regression,
-        Outcome::Inconclusive => inconclusive_cause(&judgement),
-        Outcome::Error => Cause::NotJudgeable,
-    };
-    let minute = |m: Option<i64>| m.and_then(|m| u32::try_from(m).ok());
-    let metrics = judgement.metrics.into_iter().map(|m| MetricResult {
-        unit: unit(&m.metric),
-        metric: m.metric,
-        host: m.host,
-        classification: m.classification,
-        risk: m.risk,
-        score: m.score,
-        reason: m.reason,
-        effect: m.effect.is_finite().then_some(m.effect),
-        since_minute: minute(m.since_minute),
+/// Runs the judge beside the tasks that must not wait. The room is taken until it has ended, wanted or not.
+async fn judge<F>(permit: OwnedSemaphorePermit, run: F) -> Result<Verdict, Status>
+where
+    F: FnOnce(&dyn Fn() -> bool) -> Result<Verdict, Refusal> + Send + 'static,
+{
+    let caller = Caller(Arc::new(AtomicBool::new(true)));
+    let waits = caller.0.clone();
+    let judged = tokio::task::spawn_blocking(move || {
+        let verdict = run(&|| waits.load(Ordering::Relaxed));
+        drop(permit);
+        verdict
     });
-    Verdict {
-        verification_id: "analyze".to_owned(),
-        deployment_id: "analyze".to_owned(),
-        revision: 0,
-        outcome,
-        rollback_grade: failed && judgement.rollback_grade,
-        cause,
-        data_final: true,
-        risk: if failed { 1.0 } else { judgement.risk.clamp(0.0, 0.999) },
-        reason: judgement.reason,
-        metrics: metrics.collect(),
-        judge_version: JUDGE_VERSION.to_owned(),
-        template: String::new(),
-        strategy: subject.strategy,
-        strategy_reason: "asked for".to_owned(),
-        baseline: subject.baseline,
-        verification: Some(subject.verification),
-        service: subject.service,
-        environment: subject.environment,
-        version: subject.version,
-        previous_version: None,
-        owner: None,
-        cluster: None,
-        workload: None,
-        decided_at: subject.now,
-        failed_at_minute: minute(judgement.failed_at_minute.filter(|_| failed)),
-        usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
-        transient: judgement.transient,
+    let judged = judged.await;
+    judged
+        .map_err(|_| Status::internal("the judge did not end; please report the request"))?
+        .map_err(|e| refused(&e))
+}
+
+async fn in_time(verdict: impl Future<Output = Result<Verdict, Status>>) -> Result<Verdict, Status> {
+    tokio::time::timeout(LIMIT, verdict).await.unwrap_or_else(|_| {
+        let limit = LIMIT.as_secs();
+        let message = format!("no verdict within {limit} s; send fewer series, or send them faster");
+        Err(Status::deadline_exceeded(message))
+    })
+}
+
+/// Judges what the collector has delivered.
+async fn collected(
+    shared: &Shared,
+    permit: OwnedSemaphorePermit,
+    request: v1::AnalyzeRequest,
+    now: Timestamp,
+) -> Result<Verdict, Status> {
+    let mut collected =
+        Collected::open(request, &shared.settings.templates, now).map_err(|e| refuse::invalid(&e))?;
+    absorb(shared, &mut collected).await.map_err(unavailable)?;
+    if !collected.is_heard() {
+        return Err(Status::not_found(collected.nothing()));
     }
+    if let Some(missing) = collected.missing() {
+        return Err(Status::failed_precondition(missing));
+    }
+    judge(permit, move |_| Ok(collected.judge(now)?)).await
+}
+
+/// Shows every batch of the service that the stream still has.
+async fn absorb(shared: &Shared, collected: &mut Collected) -> anyhow::Result<()> {
+    let stream = shared.context.nats.jetstream.get_stream_no_info(SERIES.name).await?;
+    let (environment, service) = collected.subject();
+    let config = pull::OrderedConfig {
+        filter_subject: subject::series(environment, service),
+        deliver_policy: DeliverPolicy::All,
+        ..Default::default()
+    };
+    let consumer = stream.create_consumer(config).await?;
+    if consumer.cached_info().num_pending == 0 {
+        return Ok(());
+    }
+    let mut messages = consumer.messages().await?;
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        let pending = message.info().map_err(anyhow::Error::from_boxed)?.pending;
+        // What cannot be read is a dead letter of whoever verifies; it is no fact here.
+        let wire = v1::SeriesBatch::decode(message.payload.clone());
+        if let Some(batch) = wire.ok().and_then(|wire| SeriesBatch::try_from(wire).ok()) {
+            collected.on_batch(&batch);
+        }
+        if pending == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn refused(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::Wrong(invalid) => refuse::invalid(invalid),
+        Refusal::TooMuch(violation) => refuse::too_much(violation),
+    }
+}
+
+/// A message beyond the limit is too much, not out of range.
+pub(super) fn too_large(status: Status) -> Status {
+    if status.code() != Code::OutOfRange {
+        return status;
+    }
+    let message = format!("{}; send the series in several messages with AnalyzeStream", status.message());
+    refuse::too_much(&FieldViolation { field: "message".to_owned(), message })
 }

@@ -5,6 +5,7 @@ mod refuse;
 mod start;
 mod watch;
 
+use crate::analysis::MAX_MESSAGE_BYTES;
 use crate::live::Shared;
 use crate::record::{Record, State};
 use anyhow::Context as _;
@@ -13,20 +14,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::service::InterceptorLayer;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tower::util::MapResponseLayer;
 use vouch_proto::v1;
 use vouch_proto::v1::verifications_server::{Verifications, VerificationsServer};
 
-/// Largest message that a client may send: series for `Analyze`.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
-
 /// Longest time to the beginning of an answer.
 const CALL_LIMIT: Duration = Duration::from_secs(25);
-/// `Analyze` calls at once.
-const ANALYZED_AT_ONCE: usize = 2;
 
 /// Listens on the address of the settings.
 ///
@@ -46,22 +44,33 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> anyhow:
     let stop = shared.context.tasks.stop().clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<VerificationsServer<Service>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let token = shared.settings.grpc_token.clone();
-    let service = Service { shared, analyze: Semaphore::new(ANALYZED_AT_ONCE) };
+    let service = Service { shared, room: analyze::Room::new() };
     let service = VerificationsServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     tonic::transport::Server::builder()
         .timeout(CALL_LIMIT)
         .layer(InterceptorLayer::new(move |request: Request<()>| authorize(token.as_ref(), request)))
+        .layer(MapResponseLayer::new(size_in_words))
         .add_service(health_service)
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { stop.cancelled().await })
         .await?;
     Ok(())
+}
+
+/// A message beyond the limit is refused like everything else that is too much: with field, limit and remedy.
+fn size_in_words(response: http::Response<Body>) -> http::Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() == Code::OutOfRange => analyze::too_large(status).into_http(),
+        Some(_) | None => response,
+    }
 }
 
 /// Lets in whoever shows the token. Compared in constant time over its length.
@@ -81,8 +90,7 @@ fn authorize(token: Option<&SecretString>, request: Request<()>) -> Result<Reque
 /// The implementation of the service.
 pub(crate) struct Service {
     shared: Arc<Shared>,
-    /// Judging takes memory and a core: few at once.
-    analyze: Semaphore,
+    room: analyze::Room,
 }
 
 /// What a failed dependency looks like to a caller: to be tried again.
@@ -142,11 +150,15 @@ impl Verifications for Service {
         &self,
         request: Request<v1::AnalyzeRequest>,
     ) -> Result<Response<v1::AnalyzeResponse>, Status> {
-        let now = self.shared.now();
-        let busy =
-            |_| Status::resource_exhausted("two series are being judged already; ask again in a moment");
-        let _permit = self.analyze.try_acquire().map_err(busy)?;
-        let verdict = analyze::analyze(request.into_inner(), now).await?;
+        let verdict = analyze::analyze(&self.shared, &self.room, request.into_inner()).await?;
+        Ok(Response::new(v1::AnalyzeResponse { verdict: Some(verdict.into()) }))
+    }
+
+    async fn analyze_stream(
+        &self,
+        request: Request<tonic::Streaming<v1::AnalyzeStreamRequest>>,
+    ) -> Result<Response<v1::AnalyzeResponse>, Status> {
+        let verdict = analyze::analyze_stream(&self.shared, &self.room, request.into_inner()).await?;
         Ok(Response::new(v1::AnalyzeResponse { verdict: Some(verdict.into()) }))
     }
 }

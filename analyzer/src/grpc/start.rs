@@ -11,7 +11,9 @@ use std::time::Duration;
 use tonic::Status;
 use vouch_proto::envelope::{self, Origin};
 use vouch_proto::subject::{self, DEPLOYMENTS};
-use vouch_proto::{Deployment, HostGroup, Invalid, Phase, Strategy, Timestamp, time, v1};
+use vouch_proto::{
+    Deployment, HostGroup, Invalid, Phase, Strategy, Timestamp, VerificationRequest, Window, time, v1,
+};
 use vouch_service::nats::headers;
 use vouch_service::publish::publish_at;
 
@@ -40,12 +42,11 @@ pub(super) async fn start(
     let known = known.ok_or_else(|| Status::internal("an announcement with traffic is never ignored"))?;
     let (id, open) = shared.store.next_verification(&known).await.map_err(unavailable)?;
     if open {
-        return shared
-            .store
-            .get(&id)
-            .await
-            .map_err(unavailable)?
-            .ok_or_else(|| Status::unavailable(format!("verification {id} vanished; try again")));
+        let record = shared.store.get(&id).await.map_err(unavailable)?;
+        let record =
+            record.ok_or_else(|| Status::unavailable(format!("verification {id} vanished; try again")))?;
+        check_joins(&record, &deployment.verification)?;
+        return Ok(record);
     }
     let deployment = Deployment {
         deployment_id: known.deployment.deployment_id.clone(),
@@ -55,6 +56,38 @@ pub(super) async fn start(
     };
     let taken = publish_and_take_in(shared, deployment, at, traceparent).await.map_err(unavailable)?;
     taken.ok_or_else(|| Status::internal("an announcement with traffic is never ignored"))
+}
+
+/// Refuses to join a verification that runs otherwise than asked for; what was left out fits any.
+fn check_joins(record: &Record, asked: &VerificationRequest) -> Result<(), Status> {
+    let mut differs = Invalid::default();
+    let mut compare = |field: &str, asked: String, runs: String| {
+        if asked != runs {
+            let id = &record.verification_id;
+            let message = format!(
+                "is {asked}, but the open verification `{id}` runs with {runs}; leave it out to join, or Cancel `{id}` first"
+            );
+            differs.push(format!("verification.{field}"), message);
+        }
+    };
+    if let Some(duration) = asked.duration {
+        compare("duration", format!("{} s", duration.as_secs()), format!("{} s", record.duration.as_secs()));
+    }
+    if let Some(template) = &asked.template {
+        compare("template", format!("`{template}`"), format!("`{}`", record.template));
+    }
+    if let Some(strategy) = asked.strategy.filter(|s| *s != Strategy::Auto) {
+        compare("strategy", format!("`{strategy}`"), format!("`{}`", record.strategy));
+    }
+    if !asked.baseline.is_empty() {
+        compare("baseline", in_words(&asked.baseline), in_words(&record.baseline));
+    }
+    differs.into_result().map_err(|e| refuse::precondition(&e))
+}
+
+fn in_words(windows: &[Window]) -> String {
+    let windows: Vec<String> = windows.iter().map(|w| format!("{} to {}", w.start(), w.end())).collect();
+    windows.join(", ")
 }
 
 /// Validates a request: every wrong field at once.
