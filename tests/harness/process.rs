@@ -5,14 +5,20 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use vouch_proto::v1::verifications_client::VerificationsClient;
 use vouch_service::health::probe;
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those that the system hands out by itself (from 32768 on, on Linux):
+/// otherwise an outgoing connection may take it before the program binds it. Tests that run at once begin elsewhere.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() * 131 % 20_000).expect("below 20,000");
+    let next = || 10_000 + (first + TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000;
+    let mut candidates = std::iter::repeat_with(next).take(1000);
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// The folder of the built programs: that of the test itself, one up from `deps`.
