@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use vouch_proto::{Classification, Outcome};
 
 /// Version of the judge: changes whenever a verdict may change.
-pub const JUDGE_VERSION: &str = "1.0.0";
+pub const JUDGE_VERSION: &str = "1.0.1";
 
 /// How to judge. The defaults are those of `vouch judge`.
 #[derive(Debug, Clone, PartialEq, Default)]

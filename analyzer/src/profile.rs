@@ -114,7 +114,7 @@ fn family(name: &str, metric: &CaseMetric) -> Family {
         Family::TailLatency
     } else if is_duration {
         Family::Latency
-    } else if metric.unit == "%" {
+    } else if matches!(metric.unit.as_str(), "%" | "percent") {
         Family::Utilisation
     } else if metric.bad == Direction::Decrease && is_rate(&metric.unit) {
         Family::Throughput
@@ -172,6 +172,26 @@ mod tests {
         assert_eq!(of("errors", &CaseMetric::count("1/min", "n")), Family::Count);
         assert_eq!(of("throughput", &CaseMetric::judged("1/min", Direction::Decrease)), Family::Throughput);
         assert_eq!(of("heap", &up("MB")), Family::Other);
+    }
+
+    #[test]
+    fn every_metric_of_the_builtin_templates_is_judged_as_what_it_is() {
+        let families = vouch_proto::template::golden_signals().metrics.into_iter().map(|spec| {
+            let role = crate::case::MetricRole::Judged;
+            let (unit, bad, exposure) = (spec.unit, spec.direction, spec.exposure);
+            (Profile::of(&spec.name, &CaseMetric { unit, bad, exposure, role }).family, spec.name)
+        });
+        for (family, name) in families {
+            let expected = match name.as_str() {
+                "response_time" => Family::Latency,
+                "response_time_p95" => Family::TailLatency,
+                "error_count" => Family::Count,
+                "throughput" => Family::Throughput,
+                "cpu" => Family::Utilisation,
+                other => panic!("say here what {other} is"),
+            };
+            assert_eq!(family, expected, "{name}");
+        }
     }
 
     #[test]

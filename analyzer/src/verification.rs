@@ -195,7 +195,7 @@ impl Verification {
         let last = (i64::from(failed_at) + CONFIRMATION_MINUTES).min(self.assembly.minutes_total(window));
         let confirmable =
             verdict.outcome == Outcome::Fail && !verdict.rollback_grade && self.record.ended_by().is_none();
-        if !confirmable || (now >= self.record.deadline && self.judged < last) {
+        if !confirmable || self.judged >= last || now >= self.record.deadline {
             return Step::Settled;
         }
         let seen = self.assembly.minutes_seen(window).min(last);
@@ -666,6 +666,31 @@ mod tests {
         record.verdict = Some(passed);
         v.on_record(record);
         assert_eq!(v.step(at(20)), Step::Settled);
+    }
+
+    #[test]
+    fn a_weak_fail_of_the_last_minute_is_settled_at_once() {
+        let late = |(onset, height): (i64, u32)| {
+            let mut v = with_baseline();
+            // Never enough to act without a person.
+            v.settings.thresholds.rollback = 1e6;
+            let high = f64::from(height);
+            let verdict = run(&mut v, |minute| if minute < onset { 100.0 } else { high });
+            (v, verdict)
+        };
+        let is_weak = |(_, verdict): &(Verification, Verdict)| {
+            (verdict.failed_at_minute, verdict.rollback_grade) == (Some(15), false)
+        };
+        let (mut v, failed) = (5..15)
+            .flat_map(|o| (104..150).map(move |h| (o, h)))
+            .map(late)
+            .find(is_weak)
+            .expect("an onset that fails at the end only");
+        let mut record = running();
+        record.state = State::Final;
+        record.verdict = Some(failed);
+        v.on_record(record);
+        assert_eq!(v.step(at(18)), Step::Settled);
     }
 
     #[test]
