@@ -1,6 +1,6 @@
 //! Verification templates: which metrics, which reference windows, how long.
 
-use crate::{Direction, Invalid, Strategy, Timestamp, Window};
+use crate::{Direction, Invalid, MetricSettings, Sensitivity, Strategy, Timestamp, Window};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub enum MetricRole {
 }
 
 /// One metric of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MetricSpec {
     /// Its name in series and verdicts.
     pub name: String,
@@ -30,10 +30,12 @@ pub struct MetricSpec {
     pub exposure: Option<String>,
     /// Judged or context.
     pub role: MetricRole,
+    /// How it is judged.
+    pub settings: MetricSettings,
 }
 
 /// What to measure, against what, for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VerificationTemplate {
     /// Its name.
     pub name: String,
@@ -45,6 +47,8 @@ pub struct VerificationTemplate {
     pub by_host: bool,
     /// Length of the recent history before the deployment.
     pub recent: Duration,
+    /// How much evidence the metrics need that do not say it themselves; `None`: medium.
+    pub sensitivity: Option<Sensitivity>,
     /// Also the same clock time this many days before, e.g. 7 and 1.
     pub days_before: Vec<u32>,
     /// The metrics, each name once.
@@ -84,7 +88,7 @@ impl VerificationTemplate {
 }
 
 /// The templates that a verification can name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Templates {
     by_name: BTreeMap<String, VerificationTemplate>,
     default: String,
@@ -142,6 +146,7 @@ fn metric(name: &str, query: &str, host_query: Option<&str>, unit: &str, directi
         direction,
         exposure: None,
         role: MetricRole::Judged,
+        settings: MetricSettings::default(),
     }
 }
 
@@ -163,6 +168,7 @@ pub fn golden_signals() -> VerificationTemplate {
         duration: Duration::from_secs(30 * 60),
         by_host: false,
         recent: Duration::from_secs(180 * 60),
+        sensitivity: None,
         days_before: vec![7, 1],
         metrics: vec![
             metric(
