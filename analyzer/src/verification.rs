@@ -1,16 +1,18 @@
 //! One running verification: takes in records and batches, and says at any instant what is to be published. Pure:
 //! whoever is given the same record and the same batches arrives at the same verdict.
 
+use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
 use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
 use crate::sequential::Thresholds;
 use crate::window::{Assembly, MAX_SAMPLES};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use vouch_proto::template::golden_signals;
 use vouch_proto::{
-    Cause, Classification, MetricResult, MetricRole, Outcome, SeriesBatch, Timestamp, Verdict,
-    VerificationTemplate, v1,
+    Cause, Classification, MetricResult, MetricRole, MetricSettings, Outcome, SeriesBatch, Timestamp,
+    Verdict, VerificationTemplate, v1,
 };
 
 /// How long the source must refuse everything, with errors that asking again cannot mend, before the verification
@@ -164,6 +166,7 @@ impl Verification {
             return None;
         }
         let case = self.assembly.case(&self.record, &self.template)?;
+        let case = self.without_answer(case);
         let judgement = judge::judge_until(&case, seen, &self.settings);
         self.judged = judgement.failed_at_minute.unwrap_or(seen);
         let decided = matches!(judgement.outcome, Some(Outcome::Fail | Outcome::Error));
@@ -219,7 +222,10 @@ impl Verification {
                 self.end(Outcome::Inconclusive, Cause::SourceError, reason, now)
             }
             (Outcome::Pass, None) => self.end(outcome, Cause::Healthy, reason, now),
-            (Outcome::Fail, _) => self.end(outcome, Cause::Regression, reason, now),
+            (Outcome::Fail, _) => {
+                let cause = if judgement.no_data { Cause::NoData } else { Cause::Regression };
+                self.end(outcome, cause, reason, now)
+            }
             (Outcome::Inconclusive, _) => {
                 let cause = inconclusive_cause(judgement);
                 self.end(outcome, cause, reason, now)
@@ -272,6 +278,15 @@ impl Verification {
             .into_iter()
             .collect();
         (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// What the source could not deliver is not silent: it was not asked with success.
+    fn without_answer(&self, mut case: Case) -> Case {
+        let refused: BTreeSet<Option<&str>> =
+            self.assembly.errors().map(|error| error.metric.as_deref()).collect();
+        case.template = std::mem::take(&mut case.template)
+            .without_answer(|metric| refused.contains(&None) || refused.contains(&Some(metric)));
+        case
     }
 
     fn has_baseline(&self) -> bool {
@@ -340,6 +355,8 @@ impl Verification {
                     effect: None,
                     since_minute: None,
                     unit: String::new(),
+                    settings: self.settings_of(metric),
+                    fail_fast: false,
                 });
             }
         }
@@ -359,7 +376,15 @@ impl Verification {
             effect: unit.effect.is_finite().then_some(unit.effect),
             since_minute: unit.since_minute.and_then(|m| u32::try_from(m).ok()),
             unit: spec.map_or_else(String::new, |m| m.unit.clone()),
+            settings: self.settings_of(&unit.metric),
+            fail_fast: unit.fail_fast,
         }
+    }
+
+    /// How a metric is judged, where not by default.
+    fn settings_of(&self, metric: &str) -> Option<MetricSettings> {
+        let spec = self.template.metrics.iter().find(|spec| spec.name == metric)?;
+        (spec.settings != MetricSettings::DEFAULT).then(|| spec.settings.clone())
     }
 
     fn end(&self, outcome: Outcome, cause: Cause, reason: String, now: Timestamp) -> Step {
@@ -401,6 +426,7 @@ impl Verification {
                 .and_then(|m| u32::try_from(m).ok()),
             usable_minutes: judgement.map_or(0, |j| u32::try_from(j.usable_minutes).unwrap_or(0)),
             transient: judgement.is_some_and(|j| j.transient),
+            sensitivity: self.template.sensitivity,
         }))
     }
 }
@@ -409,12 +435,12 @@ impl Verification {
 fn strict(settings: &JudgeSettings) -> JudgeSettings {
     let rollback = settings.thresholds.rollback;
     let thresholds = Thresholds { fail: rollback, fail_at_end: rollback, rollback };
-    JudgeSettings { thresholds, ..settings.clone() }
+    JudgeSettings { thresholds, evidence_alone: true }
 }
 
 /// Why the judge could not tell.
 pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
-    if judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
+    if judgement.no_data || judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
         Cause::NoData
     } else if judgement.usable_minutes < MIN_USABLE_MINUTES {
         Cause::TooFewSamples

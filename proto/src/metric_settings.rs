@@ -77,19 +77,24 @@ pub enum When {
     AfterInARow(u32),
 }
 
+impl MetricSettings {
+    /// What a metric without settings gets.
+    pub const DEFAULT: Self = Self {
+        minimum_effect: MinimumEffect { relative: None, absolute: None },
+        sensitivity: None,
+        critical: false,
+        muted: false,
+        weight: 1.0,
+        group: None,
+        fail_fast: None,
+        ignore: None,
+        on_no_data: None,
+    };
+}
+
 impl Default for MetricSettings {
     fn default() -> Self {
-        Self {
-            minimum_effect: MinimumEffect::default(),
-            sensitivity: None,
-            critical: false,
-            muted: false,
-            weight: 1.0,
-            group: None,
-            fail_fast: None,
-            ignore: None,
-            on_no_data: None,
-        }
+        Self::DEFAULT
     }
 }
 

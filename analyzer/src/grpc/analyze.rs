@@ -1,7 +1,7 @@
 //! Analyze: judges series that the client sends, with the judge of the live path. Nothing is stored.
 
 use super::refuse;
-use crate::case::{Case, CaseMetric, HostGroup as CaseGroup, MetricRole};
+use crate::case::{Case, CaseMetric, CaseTemplate, HostGroup as CaseGroup, MetricRole};
 use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::verification::inconclusive_cause;
 use std::collections::BTreeSet;
@@ -10,8 +10,8 @@ use vouch_proto::deployment::hosts;
 use vouch_proto::series::read_series;
 use vouch_proto::time::{self, MINUTE_MS};
 use vouch_proto::{
-    Cause, DeploymentHost, Direction, HostGroup, Invalid, MetricResult, Name, Outcome, Strategy, Timestamp,
-    Verdict, Window, v1,
+    Cause, DeploymentHost, Direction, HostGroup, Invalid, MetricResult, MetricSettings, Name, Outcome,
+    Strategy, Timestamp, Verdict, Window, v1,
 };
 
 /// Most samples of one request.
@@ -35,10 +35,11 @@ pub(super) async fn analyze(request: v1::AnalyzeRequest, now: Timestamp) -> Resu
     }
     let (case, subject) = read(request, now).map_err(|e| refuse::invalid(&e))?;
     case.validate().map_err(|e| refuse::field(&e.field, e.message.clone()))?;
+    let template = case.template.clone();
     let judged = tokio::task::spawn_blocking(move || judge::judge(&case, &JudgeSettings::default()));
     let judgement =
         judged.await.map_err(|_| Status::internal("the judge did not end; please report the request"))?;
-    Ok(verdict(subject, judgement))
+    Ok(verdict(subject, judgement, &template))
 }
 
 /// What the verdict says besides the judgement.
@@ -86,6 +87,14 @@ fn read(request: v1::AnalyzeRequest, now: Timestamp) -> Result<(Case, Subject), 
         let bad = invalid.check(&format!("metrics[{i}].direction"), Direction::from_wire(metric.direction));
         let Some(bad) = bad else { continue };
         units.push((metric.name.clone(), metric.unit.clone()));
+        if let Some(settings) = metric.settings.clone() {
+            let field = format!("metrics[{i}].settings");
+            let read = MetricSettings::try_from(settings)
+                .and_then(|settings| settings.check(bad, !metric.exposure.is_empty()).map(|()| settings));
+            if let Some(settings) = invalid.check(&field, read).filter(|s| *s != MetricSettings::DEFAULT) {
+                case = case.with_settings(metric.name.clone(), settings);
+            }
+        }
         case = case.with_metric(metric.name.clone(), read_metric(metric, bad));
     }
     case = with_series(with_hosts(case, &hosts, origin), request.series, origin, &mut invalid);
@@ -149,7 +158,7 @@ fn with_series(
     case
 }
 
-fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
+fn verdict(subject: Subject, judgement: Judgement, template: &CaseTemplate) -> Verdict {
     let outcome = judgement.outcome.unwrap_or(Outcome::Inconclusive);
     let failed = outcome == Outcome::Fail;
     let unit = |metric: &str| {
@@ -161,6 +170,7 @@ fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
     };
     let cause = match outcome {
         Outcome::Pass => Cause::Healthy,
+        Outcome::Fail if judgement.no_data => Cause::NoData,
         Outcome::Fail => Cause::Regression,
         Outcome::Inconclusive => inconclusive_cause(&judgement),
         Outcome::Error => Cause::NotJudgeable,
@@ -168,6 +178,8 @@ fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
     let minute = |m: Option<i64>| m.and_then(|m| u32::try_from(m).ok());
     let metrics = judgement.metrics.into_iter().map(|m| MetricResult {
         unit: unit(&m.metric),
+        settings: template.metrics.get(&m.metric).cloned(),
+        fail_fast: m.fail_fast,
         metric: m.metric,
         host: m.host,
         classification: m.classification,
@@ -205,5 +217,6 @@ fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
         failed_at_minute: minute(judgement.failed_at_minute.filter(|_| failed)),
         usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
         transient: judgement.transient,
+        sensitivity: template.sensitivity,
     }
 }
