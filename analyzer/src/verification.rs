@@ -455,7 +455,7 @@ mod tests {
     use crate::record::tests::{at, running};
     use crate::window::tests::{batch, source_error};
     use vouch_proto::template::golden_signals;
-    use vouch_proto::{Direction, Series};
+    use vouch_proto::{Direction, Limit, OnNoData, Sensitivity, Series, When};
 
     /// A template of one metric, so that the batches of the tests are complete.
     fn template() -> VerificationTemplate {
@@ -515,6 +515,74 @@ mod tests {
         assert!(verdict.failed_at_minute.unwrap() < 15);
         assert_eq!(verdict.metrics[0].metric, "response_time");
         assert_eq!(verdict.metrics[0].classification, Classification::High);
+    }
+
+    /// The template with these settings of its only metric, and the baseline read.
+    fn with_settings(settings: MetricSettings) -> Verification {
+        let mut v = with_baseline();
+        v.template.sensitivity = Some(Sensitivity::Low);
+        v.template.metrics[0].settings = settings;
+        v
+    }
+
+    #[test]
+    fn the_settings_of_the_template_reach_the_judge_and_the_verdict() {
+        let limit = Limit { absolute: Some(250.0), percent: None, when: When::AtOnce };
+        let settings = MetricSettings { fail_fast: Some(limit), ..MetricSettings::DEFAULT };
+        let verdict = run(&mut with_settings(settings.clone()), |_| 300.0);
+        assert_eq!((verdict.outcome, verdict.failed_at_minute), (Outcome::Fail, Some(1)));
+        assert!(verdict.metrics[0].fail_fast && !verdict.rollback_grade, "{}", verdict.reason);
+        assert_eq!(verdict.metrics[0].settings, Some(settings));
+        assert_eq!(verdict.sensitivity, Some(Sensitivity::Low));
+        let muted = MetricSettings { muted: true, ..MetricSettings::DEFAULT };
+        assert_eq!(run(&mut with_settings(muted), |_| 300.0).outcome, Outcome::Inconclusive);
+    }
+
+    #[test]
+    fn a_limit_is_confirmed_by_evidence_only() {
+        let limit = Limit { absolute: Some(90.0), percent: None, when: When::AtOnce };
+        let mut v = with_settings(MetricSettings { fail_fast: Some(limit), ..MetricSettings::DEFAULT });
+        let first = run(&mut v, |_| 100.0);
+        assert_eq!((first.outcome, first.failed_at_minute), (Outcome::Fail, Some(1)));
+        let mut record = running();
+        (record.state, record.verdict) = (State::Final, Some(first));
+        v.on_record(record);
+        for minute in 1..15 {
+            v.on_batch(&batch(minute, minute + 1, 100.0));
+            assert!(matches!(v.step(at(minute + 3)), Step::Wait | Step::Settled), "minute {minute}");
+        }
+    }
+
+    /// The window read to its end without a sample; the source may have refused the metric meanwhile.
+    fn silent(on_no_data: Option<OnNoData>, refused: bool) -> Verdict {
+        let mut v = with_settings(MetricSettings { on_no_data, ..MetricSettings::DEFAULT });
+        for minute in 0..15 {
+            let mut empty = batch(minute, minute + 1, 1.0);
+            empty.series.clear();
+            if refused && minute == 14 {
+                empty.series.push(Series {
+                    metric: "other".into(),
+                    ..batch(minute, minute + 1, 1.0).series.remove(0)
+                });
+                empty.errors = source_error(minute, Some("response_time"), true).errors;
+            }
+            v.on_batch(&empty);
+        }
+        verdict(v.step(at(18)))
+    }
+
+    #[test]
+    fn silence_fails_only_where_asked_for_and_where_the_source_answered() {
+        let said = |word, refused| {
+            let verdict = silent(word, refused);
+            (verdict.outcome, verdict.cause, verdict.rollback_grade)
+        };
+        let fail = (Outcome::Fail, Cause::NoData, false);
+        let nobody_knows = (Outcome::Inconclusive, Cause::NoData, false);
+        assert_eq!(said(Some(OnNoData::Fail), false), fail);
+        assert_eq!(said(Some(OnNoData::Fail), true), nobody_knows);
+        assert_eq!(said(None, false), nobody_knows);
+        assert_eq!(said(Some(OnNoData::Ignore), false), nobody_knows);
     }
 
     #[test]

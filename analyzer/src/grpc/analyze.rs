@@ -220,3 +220,63 @@ fn verdict(subject: Subject, judgement: Judgement, template: &CaseTemplate) -> V
         sensitivity: template.sensitivity,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vouch_proto::{Limit, When};
+
+    fn start() -> Timestamp {
+        "2026-11-24T10:00:00Z".parse().unwrap()
+    }
+
+    /// Two hours and a half of one metric at 100 ms, one minute of which is a spike after the deployment.
+    fn request(settings: Option<v1::MetricSettings>) -> v1::AnalyzeRequest {
+        let window = |from, to| Window::around(start(), from, to).unwrap().into();
+        let values = (-120..30_i32).map(|minute| {
+            let usual = 100.0 + f64::from(minute.rem_euclid(7));
+            if minute == 9 { 400.0 } else { usual }
+        });
+        let series = v1::Series { metric: "rt".into(), unit: "ms".into(), ..Default::default() };
+        v1::AnalyzeRequest {
+            service: "checkout".into(),
+            environment: "prod".into(),
+            strategy: v1::Strategy::Previous as i32,
+            baseline: vec![window(-120, 0)],
+            verification: Some(window(0, 30)),
+            metrics: vec![v1::AnalyzeMetric {
+                name: "rt".into(),
+                unit: "ms".into(),
+                direction: v1::Direction::Increase as i32,
+                exposure: String::new(),
+                settings,
+            }],
+            resolution_seconds: 60,
+            series: vec![v1::AnalyzeSeries {
+                start: Some(start().plus_minutes(-120).into()),
+                series: Some(v1::Series { values: values.collect(), ..series }),
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_says_how_its_metrics_are_judged() {
+        let plain = analyze(request(None), start()).await.unwrap();
+        assert_eq!((plain.outcome, plain.metrics[0].settings.clone()), (Outcome::Pass, None));
+        let limit = Limit { absolute: Some(300.0), percent: None, when: When::AtOnce };
+        let settings = MetricSettings { fail_fast: Some(limit), ..MetricSettings::DEFAULT };
+        let verdict = analyze(request(Some(settings.clone().into())), start()).await.unwrap();
+        assert_eq!((verdict.outcome, verdict.failed_at_minute), (Outcome::Fail, Some(10)));
+        assert!(verdict.metrics[0].fail_fast);
+        assert_eq!(verdict.metrics[0].settings, Some(settings));
+    }
+
+    #[tokio::test]
+    async fn wrong_settings_are_refused_by_field() {
+        let wrong = v1::MetricSettings { sensitivity: 77, weight: Some(f64::NAN), ..Default::default() };
+        let refused = analyze(request(Some(wrong)), start()).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().contains("metrics[0].settings.weight"), "{}", refused.message());
+    }
+}
