@@ -4,6 +4,7 @@
 
 mod action;
 pub mod announce;
+pub mod builtin;
 mod convert;
 pub mod deployment;
 pub mod envelope;

@@ -1,5 +1,6 @@
 //! Verification templates: which metrics, which reference windows, how long.
 
+use crate::builtin::{databases, infrastructure};
 use crate::{Direction, Invalid, MetricSettings, Sensitivity, Strategy, Timestamp, Window};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -98,7 +99,10 @@ impl Default for Templates {
     fn default() -> Self {
         let builtin = golden_signals();
         let default = builtin.name.clone();
-        let by_name = [builtin, golden_signals_by_host()].into_iter().map(|t| (t.name.clone(), t)).collect();
+        let by_name = [builtin, golden_signals_by_host(), infrastructure(), databases()]
+            .into_iter()
+            .map(|t| (t.name.clone(), t))
+            .collect();
         Self { by_name, default }
     }
 }
@@ -137,7 +141,13 @@ impl Templates {
     }
 }
 
-fn metric(name: &str, query: &str, host_query: Option<&str>, unit: &str, direction: Direction) -> MetricSpec {
+pub(crate) fn metric(
+    name: &str,
+    query: &str,
+    host_query: Option<&str>,
+    unit: &str,
+    direction: Direction,
+) -> MetricSpec {
     MetricSpec {
         name: name.to_owned(),
         query: query.to_owned(),
