@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use vouch_analyzer::case::{Case, CaseMetric, HostGroup};
 use vouch_analyzer::judge::{JudgeSettings, Judgement, judge, judge_until};
+use vouch_analyzer::offline;
 use vouch_proto::{
     Classification, Direction, Limit, MetricSettings, MinimumEffect, OnNoData, Outcome, Sensitivity,
     Strategy as Compare, When,
@@ -343,6 +344,10 @@ fn a_case_replays_with_its_settings() {
     let read = Case::from_json(&text.to_string()).unwrap();
     assert_eq!(read, case);
     assert_eq!(judged(&read).failed_at_minute, Some(12));
+    let mut line = Vec::new();
+    offline::run(format!("{text}\n").as_bytes(), &mut line, &JudgeSettings::default(), 1).unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&line["outcome"], &line["failed_at_minute"]), (&"fail".into(), &12.into()));
 }
 
 fn any_limit(level: f64) -> impl Strategy<Value = Limit> {

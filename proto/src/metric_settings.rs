@@ -296,11 +296,11 @@ impl<'a, G: FnMut(&'static str) -> Option<&'a Value>> Reader<'_, G> {
         }
         let mut when = Vec::new();
         if let Some(value) = given("at_once") {
-            match value {
-                Value::Bool(true) => when.push(When::AtOnce),
-                other => self
-                    .invalid
-                    .push(format!("{at}.at_once"), format!("is `{other}`, give `true` or leave it out")),
+            if value.as_bool() == Some(true) {
+                when.push(When::AtOnce);
+            } else {
+                let field = format!("{at}.at_once");
+                self.invalid.push(field, format!("is `{value}`, give `true` or leave it out"));
             }
         }
         for (word, of) in [("after", When::After as fn(u32) -> When), ("after_in_a_row", When::AfterInARow)] {
@@ -375,8 +375,8 @@ fn words_of(s: &v1::MetricSettings, invalid: &mut Invalid) -> Map<String, Value>
         let word = invalid.check("sensitivity", Sensitivity::from_wire(s.sensitivity));
         put("sensitivity", word.map(|word| json!(word.as_str())));
     }
-    put("critical", s.critical.then(|| json!(true)));
-    put("muted", s.muted.then(|| json!(true)));
+    put("critical", s.critical.then_some(json!(true)));
+    put("muted", s.muted.then_some(json!(true)));
     put("weight", s.weight.map(|weight| json!(weight)));
     put("group", (!s.group.is_empty()).then(|| json!(s.group)));
     let limit = |limit: &v1::Limit| {

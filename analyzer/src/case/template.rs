@@ -64,32 +64,30 @@ impl CaseTemplate {
         for word in map.keys().filter(|word| !known.contains(&word.as_str())) {
             invalid.push(word.as_str(), format!("is no setting here, expected one of {}", known.join(", ")));
         }
-        match map.get("name") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(name)) => name.clone_into(&mut template.name),
-            Some(other) => invalid.push("name", format!("is `{other}`, give a text")),
+        let given = |word: &str| map.get(word).filter(|value| !value.is_null());
+        if let Some(name) = given("name") {
+            match name.as_str() {
+                Some(name) => name.clone_into(&mut template.name),
+                None => invalid.push("name", format!("is `{name}`, give a text")),
+            }
         }
-        match map.get("sensitivity") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(word)) => match word.parse() {
+        if let Some(word) = given("sensitivity") {
+            let text = word.as_str().map_or_else(|| word.to_string(), ToOwned::to_owned);
+            match text.parse() {
                 Ok(word) => template.sensitivity = Some(word),
                 Err(e) => invalid.push("sensitivity", format!("{e}")),
-            },
-            Some(other) => {
-                invalid.push("sensitivity", format!("is `{other}`, give `low`, `medium` or `high`"));
             }
         }
-        match map.get("metrics") {
-            None | Some(Value::Null) => {}
-            Some(Value::Object(metrics)) => {
-                for (name, words) in metrics {
-                    let mut wrong = Invalid::default();
-                    let settings = MetricSettings::read_object(words, &mut wrong);
-                    invalid.extend(&format!("metrics.{name}"), wrong);
-                    template.metrics.insert(name.clone(), settings);
-                }
+        if let Some(metrics) = given("metrics") {
+            if !metrics.is_object() {
+                invalid.push("metrics", format!("is `{metrics}`, give an object of metrics"));
             }
-            Some(other) => invalid.push("metrics", format!("is `{other}`, give an object of metrics")),
+            for (name, words) in metrics.as_object().into_iter().flatten() {
+                let mut wrong = Invalid::default();
+                let settings = MetricSettings::read_object(words, &mut wrong);
+                invalid.extend(&format!("metrics.{name}"), wrong);
+                template.metrics.insert(name.clone(), settings);
+            }
         }
         refuse_all(invalid).map(|()| template)
     }
