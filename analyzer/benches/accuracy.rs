@@ -7,8 +7,8 @@ mod generator;
 use generator::{Change, Scenario};
 use rayon::prelude::*;
 use std::io::Write;
-use vouch_analyzer::judge::{JudgeSettings, Judgement, MetricSettings, judge};
-use vouch_proto::Outcome;
+use vouch_analyzer::judge::{JudgeSettings, Judgement, judge};
+use vouch_proto::{MetricSettings, MinimumEffect, Outcome};
 
 /// What is counted, and what it must be.
 enum Bound {
@@ -20,12 +20,12 @@ enum Bound {
 struct Row {
     name: String,
     scenario: Scenario,
-    settings: JudgeSettings,
+    settings: Option<MetricSettings>,
     bound: Bound,
 }
 
 fn row(name: impl Into<String>, scenario: Scenario, bound: Bound) -> Row {
-    Row { name: name.into(), scenario, settings: JudgeSettings::default(), bound }
+    Row { name: name.into(), scenario, settings: None, bound }
 }
 
 fn rows() -> Vec<Row> {
@@ -44,8 +44,8 @@ fn rows() -> Vec<Row> {
     rows.push(row("+20 % in the last quarter", latency(1.2, 45), Bound::FailedAtLeast(0.95)));
     rows.push(row("+5 %", latency(1.05, 0), Bound::FailedAtMost(0.15)));
     let mut sensitive = row("+5 %, minimum effect 0", latency(1.05, 0), Bound::FailedAtLeast(0.60));
-    let any = MetricSettings { minimum_effect: Some(0.0), ..MetricSettings::default() };
-    sensitive.settings.metrics.insert("response_time".to_owned(), any);
+    let any = MinimumEffect { relative: Some(0.0), absolute: None };
+    sensitive.settings = Some(MetricSettings { minimum_effect: any, ..MetricSettings::default() });
     rows.push(sensitive);
     let errors = Scenario { change: Change::Errors { share: 0.004 }, ..usual };
     rows.push(row("errors 0.1 % to 0.4 %", errors, Bound::FailedAtLeast(0.95)));
@@ -74,7 +74,13 @@ fn main() -> std::io::Result<std::process::ExitCode> {
     writeln!(out, "{:36} {:>8} {:>8} {:>10}  bound", "scenario", "failed", "passed", "median min")?;
     let mut missed = false;
     for row in rows() {
-        let one = |i: u64| judge(&row.scenario.case(seed * 1_000_003 + i), &row.settings);
+        let one = |i: u64| {
+            let mut case = row.scenario.case(seed * 1_000_003 + i);
+            if let Some(settings) = &row.settings {
+                case = case.with_settings("response_time", settings.clone());
+            }
+            judge(&case, &JudgeSettings::default())
+        };
         let judgements: Vec<Judgement> = (0..cases).into_par_iter().map(one).collect();
         let failed = share(&judgements, |j| j.outcome == Some(Outcome::Fail));
         let passed = share(&judgements, |j| j.outcome == Some(Outcome::Pass));

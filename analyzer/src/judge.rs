@@ -5,28 +5,19 @@ use crate::case::{Case, CaseError};
 pub use crate::coverage::MIN_USABLE_MINUTES;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
-use std::collections::BTreeMap;
 use vouch_proto::{Classification, Outcome};
 
 /// Version of the judge: changes whenever a verdict may change.
-pub const JUDGE_VERSION: &str = "1.0.1";
+pub const JUDGE_VERSION: &str = "1.1.0";
 
-/// How to judge. The defaults are those of `vouch judge`.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// How to judge, whatever the case: how its metrics are judged is in [`Case::template`]. The defaults are those of
+/// `vouch judge`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct JudgeSettings {
     /// How much evidence is asked for.
     pub thresholds: Thresholds,
-    /// By metric; a metric without an entry has the defaults.
-    pub metrics: BTreeMap<String, MetricSettings>,
-}
-
-/// How to judge one metric.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct MetricSettings {
-    /// Smallest relative change in the bad direction that may fail, e.g. 0.2 for 20 %; `None`: by kind of metric.
-    pub minimum_effect: Option<f64>,
-    /// Reported, never judged.
-    pub muted: bool,
+    /// Leaves aside what fails without evidence or on less of it: limits, silence, sensitivity.
+    pub evidence_alone: bool,
 }
 
 /// What is known after some minutes of a verification.
@@ -46,6 +37,8 @@ pub struct Judgement {
     pub reason: String,
     /// Minutes that told anything.
     pub usable_minutes: i64,
+    /// Whether a metric that was not measured decided.
+    pub no_data: bool,
     /// Each judged metric on each host, the most suspicious first.
     pub metrics: Vec<UnitResult>,
 }
@@ -69,6 +62,8 @@ pub struct UnitResult {
     pub effect: f64,
     /// First minute of the degraded run.
     pub since_minute: Option<i64>,
+    /// Whether it failed by its `fail_fast` limit, not by evidence.
+    pub fail_fast: bool,
     /// One sentence.
     pub reason: String,
 }
@@ -101,6 +96,7 @@ fn refused(error: &CaseError) -> Judgement {
         transient: false,
         reason: format!("The case cannot be judged: {error}"),
         usable_minutes: 0,
+        no_data: false,
         metrics: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! The analyzer: judges deployments minute by minute.
 
 pub mod analysis;
+mod budget;
 pub mod case;
 pub mod config;
 pub mod coverage;
@@ -13,9 +14,12 @@ pub mod gate;
 mod grpc;
 pub mod hmm;
 pub mod judge;
+mod limit;
 mod live;
 pub mod maths;
 mod metrics;
+mod minimum;
+mod no_data;
 pub mod noise;
 pub mod offline;
 pub mod pair;

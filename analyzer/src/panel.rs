@@ -1,22 +1,27 @@
 //! Which detectors watch a case: one per judged metric that has a past; a mean and a high percentile share one.
 
-use crate::case::{Case, CaseMetric};
+use crate::budget::Seat;
+use crate::case::{Case, CaseMetric, CaseTemplate};
 use crate::detector::Detector;
-use crate::detector::errors::{CountGate, ErrorDetector};
+use crate::detector::errors::ErrorDetector;
 use crate::detector::joint::JointDetector;
 use crate::detector::level::{LevelDetector, Shared};
 use crate::emission::StandardEmission;
 use crate::expected::Source;
 use crate::frame::Frame;
-use crate::judge::JudgeSettings;
+use crate::limit::highest_usual;
+use crate::minimum;
 use crate::profile::{self, Family, Profile};
 use vouch_proto::Direction;
 
 /// The metrics that can fail the case.
-pub(crate) fn judged_metrics<'a>(case: &'a Case, settings: &JudgeSettings) -> Vec<&'a str> {
-    let muted = |name: &str| settings.metrics.get(name).is_some_and(|metric| metric.muted);
-    let judged = case.metrics.iter().filter(|(name, metric)| metric.is_judged() && !muted(name));
-    judged.map(|(name, _)| name.as_str()).collect()
+pub(crate) fn judged_metrics<'a>(case: &'a Case, template: &CaseTemplate) -> Vec<&'a str> {
+    reported_metrics(case).into_iter().filter(|name| !template.of(name).muted).collect()
+}
+
+/// Those and the muted ones.
+pub(crate) fn reported_metrics(case: &Case) -> Vec<&str> {
+    case.metrics.iter().filter(|(_, metric)| metric.is_judged()).map(|(name, _)| name.as_str()).collect()
 }
 
 /// The metric that counts requests: the exposure of a judged count, or a throughput.
@@ -40,47 +45,81 @@ fn load_metric(case: &Case) -> Option<&str> {
 }
 
 /// The detectors of a case, in the order of the metrics.
-pub(crate) fn detectors(case: &Case, frame: &Frame, settings: &JudgeSettings) -> Vec<Box<dyn Detector>> {
+pub(crate) fn seats(case: &Case, frame: &Frame, template: &CaseTemplate) -> Vec<Seat> {
     let standard = StandardEmission::new();
     let traffic = traffic_metric(case);
     let offered = load_metric(case).filter(|load| frame.tracks(load).next().is_some());
     let shared = Shared { standard: &standard, traffic };
-    let mut detectors: Vec<Box<dyn Detector>> = Vec::new();
+    let mut seats: Vec<Seat> = Vec::new();
     let (mut means, mut tails): (Vec<LevelDetector>, Vec<LevelDetector>) = (Vec::new(), Vec::new());
-    for name in judged_metrics(case, settings) {
+    for name in reported_metrics(case) {
         let Some(metric) = case.metrics.get(name) else { continue };
-        let mut profile = Profile::of(name, metric);
-        if let Some(ratio) = settings.metrics.get(name).and_then(|metric| metric.minimum_effect) {
-            profile = profile.with_minimum_effect(ratio);
-        }
+        let (profile, least) = (Profile::of(name, metric), template.of(name).minimum_effect);
         if let Some(exposure) = &metric.exposure {
-            let errors = ErrorDetector::new(frame, name, exposure, CountGate::default());
-            detectors.extend(errors.map(|errors| Box::new(errors) as Box<dyn Detector>));
+            let errors = ErrorDetector::new(frame, name, exposure, minimum::of_count(least));
+            seats.extend(errors.map(|errors| seat(template, name, Box::new(errors))));
             continue;
         }
         let is_throughput = profile.family == Family::Throughput;
         let load = if is_throughput { offered } else { offered.or(traffic) };
-        let source = Source { frame, metric: name, profile, load };
+        let usual = if least.absolute.is_some() { highest_usual(frame, name) } else { f64::NAN };
         for direction in directions(metric.bad) {
+            let profile = minimum::of_level(profile, least, *direction, usual);
+            let source = Source { frame, metric: name, profile, load };
             let Some(level) = LevelDetector::new(&source, *direction, &shared) else { continue };
             match (profile.family, direction) {
                 (Family::Latency, Direction::Increase) => means.push(level),
                 (Family::TailLatency, Direction::Increase) => tails.push(level),
-                _ => detectors.push(Box::new(level)),
+                _ => seats.push(seat(template, name, Box::new(level))),
             }
         }
     }
-    let step_min = frame.step_minutes();
+    seats.extend(latencies(means, tails, template, frame.step_minutes()));
+    seats
+}
+
+/// A mean and a percentile that are judged alike share a seat.
+fn latencies(
+    means: Vec<LevelDetector>,
+    mut tails: Vec<LevelDetector>,
+    template: &CaseTemplate,
+    step_min: f64,
+) -> Vec<Seat> {
+    let mut seats = Vec::new();
     for mean in means {
         let only = tails.len() == 1;
-        let tail = tails.iter().position(|tail| only || tail.metric().starts_with(mean.metric()));
-        match tail {
-            Some(tail) => detectors.push(Box::new(JointDetector::new(mean, tails.remove(tail), step_min))),
-            None => detectors.push(Box::new(mean)),
-        }
+        let name = mean.metric().to_owned();
+        let of_mean = |tail: &LevelDetector| only || tail.metric().starts_with(&name);
+        let tail = tails.iter().position(|tail| of_mean(tail) && are_alike(template, &name, tail.metric()));
+        let detector: Box<dyn Detector> = match tail {
+            Some(tail) => Box::new(JointDetector::new(mean, tails.remove(tail), step_min)),
+            None => Box::new(mean),
+        };
+        seats.push(seat(template, &name, detector));
     }
-    detectors.extend(tails.into_iter().map(|tail| Box::new(tail) as Box<dyn Detector>));
-    detectors
+    let alone = tails.into_iter().map(|tail| {
+        let name = tail.metric().to_owned();
+        seat(template, &name, Box::new(tail))
+    });
+    seats.extend(alone);
+    seats
+}
+
+fn seat(template: &CaseTemplate, metric: &str, detector: Box<dyn Detector>) -> Seat {
+    let (settings, sensitivity) = (template.of(metric).clone(), template.sensitivity_of(metric));
+    Seat { detector, metric: metric.to_owned(), settings, sensitivity }
+}
+
+/// Whether two metrics can speak with one voice: same part in the decision, and nothing that only one is held to.
+fn are_alike(template: &CaseTemplate, a: &str, b: &str) -> bool {
+    let part = |metric: &str| {
+        let settings = template.of(metric).clone();
+        let bounds = settings.ignore.is_some() || settings.minimum_effect.absolute.is_some();
+        let part = (settings.weight, settings.group, settings.critical, settings.muted);
+        (part, template.sensitivity_of(metric), bounds)
+    };
+    let ((one, sensitivity, bounded), other) = (part(a), part(b));
+    !bounded && (one, sensitivity, bounded) == other
 }
 
 fn directions(bad: Direction) -> &'static [Direction] {

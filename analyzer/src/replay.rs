@@ -1,14 +1,17 @@
 //! A case on its way through the detectors, one step after the other.
 
-use crate::case::{Case, CaseError};
+use crate::budget::{Budget, Seat};
+use crate::case::{Case, CaseError, CaseTemplate};
 use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
-use crate::detector::{Change, Detector, Finding};
+use crate::detector::{ALL_HOSTS, Change, Detector, Finding};
 use crate::frame::{Frame, FrameHost, Track};
 use crate::judge::{JudgeSettings, Judgement, UnitResult};
+use crate::limit::{Crossing, Watch};
 use crate::maths::ln_add;
-use crate::panel::{detectors, judged_metrics, traffic_metric};
+use crate::no_data;
+use crate::panel::{judged_metrics, reported_metrics, seats, traffic_metric};
 use crate::reason;
-use crate::sequential::{Thresholds, ln_weights};
+use crate::sequential::Thresholds;
 use std::collections::BTreeSet;
 use vouch_proto::{Classification, Direction, Outcome};
 
@@ -24,13 +27,23 @@ const BLAMED: f64 = 0.1;
 /// A case on its way through the detectors.
 pub(crate) struct Replay<'a> {
     case: &'a Case,
-    settings: &'a JudgeSettings,
+    template: CaseTemplate,
     thresholds: Thresholds,
     frame: Frame,
     coverage: Coverage,
-    detectors: Vec<Box<dyn Detector>>,
-    /// By detector and unit.
-    ln_weights: Vec<Vec<f64>>,
+    seats: Vec<Seat>,
+    budget: Budget,
+    watches: Vec<Watch>,
+}
+
+/// How it failed.
+enum Failure {
+    /// By evidence: the weights that added it up, what they reached, and whether that suffices to roll back.
+    Evidence { of: Option<usize>, total: f64, rollback: bool },
+    /// By a bound that a person gave.
+    Limit(Crossing),
+    /// By the silence of a metric.
+    Silence(String),
 }
 
 impl<'a> Replay<'a> {
@@ -40,18 +53,20 @@ impl<'a> Replay<'a> {
         settings: &'a JudgeSettings,
     ) -> Result<Self, CaseError> {
         let frame = Frame::new(case, minutes_seen)?;
-        let judged = judged_metrics(case, settings);
+        let template =
+            if settings.evidence_alone { case.template.evidence_alone() } else { case.template.clone() };
+        let judged = judged_metrics(case, &template);
         let traffic = traffic_metric(case);
         let coverage = Coverage::new(&frame, &judged, traffic);
-        let detectors = detectors(case, &frame, settings);
-        let questions: f64 = detectors.iter().map(|detector| detector.questions()).sum();
-        let shares = |detector: &dyn Detector| -> Vec<f64> {
-            (0..detector.units()).map(|unit| detector.share(unit)).collect()
+        let seats = seats(case, &frame, &template);
+        let budget = Budget::new(&seats);
+        let watch = |name: &&str| {
+            let (name, metric) = case.metrics.get_key_value(*name)?;
+            Watch::new(&frame, (name, metric), template.of(name), traffic)
         };
-        let ln_weights =
-            detectors.iter().map(|detector| ln_weights(&shares(detector.as_ref()), questions)).collect();
+        let watches = judged.iter().filter_map(watch).collect();
         let thresholds = settings.thresholds.for_looks(frame.steps);
-        Ok(Self { case, settings, thresholds, frame, coverage, detectors, ln_weights })
+        Ok(Self { case, template, thresholds, frame, coverage, seats, budget, watches })
     }
 
     /// To the end, or until `goes_on` says no.
@@ -61,64 +76,119 @@ impl<'a> Replay<'a> {
             if !goes_on() {
                 return self.conclude(t, None);
             }
-            for detector in &mut self.detectors {
-                detector.step(t);
+            for seat in &mut self.seats {
+                seat.detector.step(t);
             }
-            let reached = self.fails(t);
-            if reached.is_some() {
-                return self.conclude(t + 1, reached);
+            for watch in &mut self.watches {
+                watch.step(t);
+            }
+            let failure = self.fails(t);
+            if failure.is_some() {
+                return self.conclude(t + 1, failure.as_ref());
             }
         }
-        self.conclude(seen, None)
+        let silence = self.silence(seen);
+        self.conclude(seen, silence.as_ref())
     }
 
     fn is_end(&self, steps: usize) -> bool {
         steps == self.frame.steps
     }
 
-    /// ln of the average evidence of the units that may fail, when it suffices: the average of e-values, with
-    /// those left out that must not count, is an e-value still.
-    fn fails(&self, t: usize) -> Option<f64> {
+    /// Whether it fails now: all metrics together, a critical one alone, or by a bound.
+    fn fails(&self, t: usize) -> Option<Failure> {
         let needed = self.thresholds.now(self.is_end(t + 1));
-        let all = self.units().map(|(detector, unit, ln_weight)| detector.ln_evidence(unit) + ln_weight);
+        let alone = || (0..self.budget.critical.len()).find_map(|one| self.evidence(Some(one), needed));
+        let crossing = || self.watches.iter().find_map(Watch::crossing).map(Failure::Limit);
+        self.evidence(None, needed).or_else(alone).or_else(crossing)
+    }
+
+    /// The average evidence of the units that may fail, when it suffices: the average of e-values, with those left out
+    /// that must not count, is an e-value still. Rolling back needs its evidence whatever the sensitivity.
+    fn evidence(&self, of: Option<usize>, needed: f64) -> Option<Failure> {
+        let counted = || self.units(of).filter(|unit| unit.ln_weight > f64::NEG_INFINITY);
+        let all = counted().map(|one| one.detector().ln_evidence(one.unit) + one.pull());
         if all.fold(f64::NEG_INFINITY, ln_add_near) < needed {
             return None;
         }
-        let may_fail = |(detector, unit, ln_weight): (&dyn Detector, usize, f64)| {
-            let finding = detector.finding(unit);
-            finding.may_fail.then_some(finding.ln_evidence + ln_weight)
-        };
-        let total = self.units().filter_map(may_fail).fold(f64::NEG_INFINITY, ln_add_near);
-        (total >= needed).then_some(total)
+        let (mut total, mut unmoved) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+        for one in counted() {
+            let finding = self.finding(&one);
+            if finding.may_fail {
+                total = ln_add_near(total, finding.ln_evidence + one.pull());
+                unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
+            }
+        }
+        let rollback = unmoved >= self.thresholds.rollback;
+        (total >= needed).then_some(Failure::Evidence { of, total, rollback })
     }
 
-    fn units(&self) -> impl Iterator<Item = (&dyn Detector, usize, f64)> {
-        self.detectors.iter().zip(&self.ln_weights).flat_map(|(detector, weights)| {
-            weights.iter().enumerate().map(move |(unit, weight)| (detector.as_ref(), unit, *weight))
+    /// At the end of the window: a metric whose silence fails the deployment.
+    fn silence(&self, steps: usize) -> Option<Failure> {
+        let at_end = self.is_end(steps);
+        let silent = at_end.then(|| no_data::failing(self.case, &self.frame, &self.template)).flatten();
+        silent.map(|metric| Failure::Silence(metric.to_owned()))
+    }
+
+    /// All units, with the weights of a critical metric or of the average.
+    fn units(&self, of: Option<usize>) -> impl Iterator<Item = Unit<'_>> {
+        let weights =
+            of.and_then(|one| self.budget.critical.get(one)).map_or(&self.budget.average, |(_, w)| w);
+        self.seats.iter().enumerate().flat_map(move |(at, seat)| {
+            let units = 0..seat.detector.units();
+            units.map(move |unit| Unit { seat, at, unit, ln_weight: weights.of(at, unit) })
         })
     }
 
-    fn conclude(&self, steps: usize, reached: Option<f64>) -> Judgement {
-        let failed = reached.is_some();
+    /// What a unit shows; what a bound rules out may not fail.
+    fn finding(&self, one: &Unit<'_>) -> Finding {
+        let mut finding = one.detector().finding(one.unit);
+        if finding.may_fail
+            && let Some(watch) = self.watches.iter().find(|watch| watch.metric == one.seat.metric)
+        {
+            finding.may_fail = watch.allows(&finding.host, finding.effect, finding.direction);
+        }
+        finding
+    }
+
+    /// How near a unit is to failing, and whether it is to blame that it failed.
+    fn risk(&self, one: &Unit<'_>, finding: &Finding, failure: Option<&Failure>, is_end: bool) -> f64 {
+        if one.seat.settings.muted {
+            return 0.0;
+        }
+        if let Some(Failure::Evidence { of, total, .. }) = failure {
+            let weights =
+                of.and_then(|of| self.budget.critical.get(of)).map_or(&self.budget.average, |(_, w)| w);
+            if is_blamed(finding, weights.of(one.at, one.unit) - one.seat.extra(), *total) {
+                return 1.0;
+            }
+        }
+        let alone = self.budget.critical.iter().map(|(_, weights)| weights.of(one.at, one.unit));
+        let ln_weight = alone.fold(one.ln_weight, f64::max) - one.seat.extra();
+        unit_risk(finding, self.thresholds.risk(finding.ln_evidence, ln_weight, is_end))
+    }
+
+    fn conclude(&self, steps: usize, failure: Option<&Failure>) -> Judgement {
+        let failed = failure.is_some();
         let is_end = self.is_end(steps);
         let minute_of = |step: usize| self.case.verification[0] + step as i64 * self.case.interval_min;
         let usable_minutes = self.coverage.usable_minutes(steps);
         let mut metrics: Vec<UnitResult> = Vec::new();
         let mut transient = false;
-        for (detector, unit, ln_weight) in self.units() {
-            let finding = detector.finding(unit);
-            let risk = match reached {
-                Some(total) if is_blamed(&finding, ln_weight, total) => 1.0,
-                Some(_) | None => {
-                    unit_risk(&finding, self.thresholds.risk(finding.ln_evidence, ln_weight, is_end))
-                }
-            };
-            transient |= finding.transient;
+        for one in self.units(None) {
+            let finding = self.finding(&one);
+            let risk = self.risk(&one, &finding, failure, is_end);
+            transient |= finding.transient && !one.seat.settings.muted;
             for metric in &finding.metrics {
-                merge(&mut metrics, unit_result(metric, &finding, risk, finding.since.map(minute_of)));
+                let mut result = unit_result(metric, &finding, risk, finding.since.map(minute_of));
+                if one.seat.settings.muted {
+                    result.reason = format!("muted: {}", result.reason);
+                }
+                merge(&mut metrics, result);
             }
         }
-        add_silent(&mut metrics, self.case, self.settings);
+        add_silent(&mut metrics, self.case);
+        self.blame(&mut metrics, failure);
         metrics.sort_by(|a, b| {
             b.risk.total_cmp(&a.risk).then_with(|| a.metric.cmp(&b.metric)).then_with(|| a.host.cmp(&b.host))
         });
@@ -135,37 +205,73 @@ impl<'a> Replay<'a> {
             outcome,
             risk,
             failed_at_minute,
-            rollback_grade: reached.is_some_and(|total| total >= self.thresholds.rollback),
+            rollback_grade: matches!(failure, Some(Failure::Evidence { rollback: true, .. })),
             transient: transient && outcome == Some(Outcome::Pass),
-            reason: reason::of_case(outcome, cause, metrics.first(), usable_minutes),
+            no_data: matches!(failure, Some(Failure::Silence(_)))
+                || (outcome == Some(Outcome::Inconclusive) && cause.as_ref().is_some_and(|why| why.no_data)),
+            reason: reason::of_case(outcome, cause.map(|why| why.text), metrics.first(), usable_minutes),
             usable_minutes,
             metrics,
         }
     }
 
-    /// Why this cannot be a Pass.
-    fn no_pass(&self, steps: usize, usable_minutes: i64) -> Option<String> {
-        if judged_metrics(self.case, self.settings).is_empty() {
-            return Some("no metric is judged: all are context or muted".to_owned());
+    /// Names what failed other than by the evidence of its units, and says where a metric decided alone.
+    fn blame(&self, metrics: &mut Vec<UnitResult>, failure: Option<&Failure>) {
+        match failure {
+            None | Some(Failure::Evidence { of: None, .. }) => {}
+            Some(Failure::Evidence { of: Some(_), .. }) => {
+                for unit in metrics.iter_mut().filter(|unit| unit.risk >= 1.0) {
+                    unit.reason.push_str("; the metric is critical and decides alone");
+                }
+            }
+            Some(Failure::Limit(crossing)) => {
+                let classification = match crossing.direction {
+                    Direction::Decrease => Classification::Low,
+                    Direction::Increase | Direction::Either | Direction::None => Classification::High,
+                };
+                let unit = row(metrics, &crossing.metric, &crossing.host);
+                unit.reason.clone_from(&crossing.reason);
+                (unit.classification, unit.risk) = (classification, 1.0);
+                (unit.effect, unit.fail_fast) = (crossing.effect, true);
+            }
+            Some(Failure::Silence(metric)) => {
+                let unit = row(metrics, metric, ALL_HOSTS);
+                unit.risk = 1.0;
+                unit.reason =
+                    format!("{metric} has no sample after the deployment, which fails it (on_no_data)");
+            }
         }
-        if self.detectors.is_empty() {
-            return Some("no judged metric has any sample before the deployment to compare with".to_owned());
+    }
+
+    /// Why this cannot be a Pass.
+    fn no_pass(&self, steps: usize, usable_minutes: i64) -> Option<NoPass> {
+        let because = |text: String| Some(NoPass { text, no_data: false });
+        let judged = judged_metrics(self.case, &self.template);
+        if judged.is_empty() {
+            return because("no metric is judged: all are context or muted".to_owned());
+        }
+        if self.seats.iter().all(|seat| seat.settings.muted) {
+            return because(
+                "no judged metric has any sample before the deployment to compare with".to_owned(),
+            );
         }
         if usable_minutes < MIN_USABLE_MINUTES {
-            return Some(format!(
+            return because(format!(
                 "only {usable_minutes} usable minutes were measured, at least {MIN_USABLE_MINUTES} are needed"
             ));
         }
         if self.coverage.ends_without_traffic(steps) {
-            return Some("the window ends without traffic".to_owned());
+            return because("the window ends without traffic".to_owned());
         }
         if self.coverage.ends_in_silence(steps) {
-            return Some("nothing usable was measured in the last minutes of the window".to_owned());
+            return because("nothing usable was measured in the last minutes of the window".to_owned());
         }
-        let unreferenced =
-            judged_metrics(self.case, self.settings).into_iter().find(|m| self.is_unreferenced(m));
-        unreferenced
-            .map(|metric| format!("{metric} has samples after the deployment and none to compare them with"))
+        if let Some(metric) = no_data::inconclusive(self.case, &self.frame, &self.template) {
+            let text = format!("{metric} has no sample after the deployment");
+            return Some(NoPass { text, no_data: true });
+        }
+        let unreferenced = judged.into_iter().find(|metric| self.is_unreferenced(metric))?;
+        because(format!("{unreferenced} has samples after the deployment and none to compare them with"))
     }
 
     /// Whether a metric was measured on the new version and there is nothing to say what it should have been.
@@ -177,6 +283,32 @@ impl<'a> Replay<'a> {
         let (new, controls) = (tracks(&self.frame.new_hosts), tracks(&self.frame.controls));
         let measured = new.iter().any(|track| is_live(track));
         measured && !new.iter().any(|t| t.has_past()) && !controls.iter().any(|t| is_live(t) || t.has_past())
+    }
+}
+
+/// Why it cannot be a Pass.
+struct NoPass {
+    text: String,
+    /// Because a metric was not measured.
+    no_data: bool,
+}
+
+/// A unit with the weight that is being looked at.
+struct Unit<'a> {
+    seat: &'a Seat,
+    at: usize,
+    unit: usize,
+    ln_weight: f64,
+}
+
+impl Unit<'_> {
+    fn detector(&self) -> &dyn Detector {
+        self.seat.detector.as_ref()
+    }
+
+    /// ln of its weight, less what its sensitivity asks for beyond the threshold.
+    fn pull(&self) -> f64 {
+        self.ln_weight - self.seat.extra()
     }
 }
 
@@ -223,6 +355,7 @@ fn unit_result(metric: &str, finding: &Finding, risk: f64, since_minute: Option<
         placebo: finding.placebo,
         effect: if effect.is_finite() { effect } else { 0.0 },
         since_minute,
+        fail_fast: false,
         reason: reason::of_unit(metric, finding, risk, since_minute),
     }
 }
@@ -236,25 +369,42 @@ fn merge(results: &mut Vec<UnitResult>, new: UnitResult) {
     }
 }
 
-/// Names the judged metrics and hosts that no detector could watch.
-fn add_silent(results: &mut Vec<UnitResult>, case: &Case, settings: &JudgeSettings) {
+/// The result of a metric on a host, made where there is none.
+fn row<'a>(results: &'a mut Vec<UnitResult>, metric: &str, host: &str) -> &'a mut UnitResult {
+    let known = results.iter().position(|old| old.metric == metric && old.host == host);
+    let at = known.unwrap_or_else(|| {
+        results.push(silent(metric, host, String::new()));
+        results.len() - 1
+    });
+    &mut results[at]
+}
+
+fn silent(metric: &str, host: &str, reason: String) -> UnitResult {
+    UnitResult {
+        metric: metric.to_owned(),
+        host: host.to_owned(),
+        classification: Classification::NoData,
+        risk: 0.0,
+        score: 0.0,
+        placebo: 0.0,
+        effect: 0.0,
+        since_minute: None,
+        fail_fast: false,
+        reason,
+    }
+}
+
+/// Names the metrics and hosts that no detector could watch.
+fn add_silent(results: &mut Vec<UnitResult>, case: &Case) {
     let known: BTreeSet<(String, String)> =
         results.iter().map(|result| (result.metric.clone(), result.host.clone())).collect();
-    for metric in judged_metrics(case, settings) {
+    for metric in reported_metrics(case) {
         for (host, info) in &case.hosts {
             let is_new = info.group != crate::case::HostGroup::Control;
             if is_new && !known.contains(&(metric.to_owned(), host.clone())) {
-                results.push(UnitResult {
-                    metric: metric.to_owned(),
-                    host: host.clone(),
-                    classification: Classification::NoData,
-                    risk: 0.0,
-                    score: 0.0,
-                    placebo: 0.0,
-                    effect: 0.0,
-                    since_minute: None,
-                    reason: format!("{metric} on {host} has no sample before the deployment to compare with"),
-                });
+                let reason =
+                    format!("{metric} on {host} has no sample before the deployment to compare with");
+                results.push(silent(metric, host, reason));
             }
         }
     }

@@ -48,23 +48,9 @@ impl Thresholds {
     }
 }
 
-/// ln of the weights of all units: each question - a metric, in one direction - gets the same weight,
-/// divided among its units by their shares.
-#[must_use]
-pub fn ln_weights(shares: &[f64], questions: f64) -> Vec<f64> {
-    shares.iter().map(|share| ln(share / questions.max(1.0))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn weights_of_all_units_sum_to_one() {
-        let weights = ln_weights(&[0.5, 0.25, 0.25, 1.0], 2.0);
-        let sum: f64 = weights.iter().map(|w| libm::exp(*w)).sum();
-        assert!((sum - 1.0).abs() < 1e-12);
-    }
 
     #[test]
     fn one_is_reached_at_the_threshold_and_earlier_at_the_end() {

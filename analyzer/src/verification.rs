@@ -1,16 +1,18 @@
 //! One running verification: takes in records and batches, and says at any instant what is to be published. Pure:
 //! whoever is given the same record and the same batches arrives at the same verdict.
 
+use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
 use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
 use crate::sequential::Thresholds;
 use crate::window::{Assembly, MAX_SAMPLES};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use vouch_proto::template::golden_signals;
 use vouch_proto::{
-    Cause, Classification, MetricResult, MetricRole, Outcome, SeriesBatch, Timestamp, Verdict,
-    VerificationTemplate, Window, v1,
+    Cause, Classification, MetricResult, MetricRole, MetricSettings, Outcome, SeriesBatch, Timestamp,
+    Verdict, VerificationTemplate, Window, v1,
 };
 
 /// How long the source must refuse everything, with errors that asking again cannot mend, before the verification
@@ -177,6 +179,7 @@ impl Verification {
             return None;
         }
         let case = self.assembly.case(&self.record, &self.template)?;
+        let case = self.without_answer(case);
         let judgement = judge::judge_until(&case, seen, &self.settings);
         self.judged = judgement.failed_at_minute.unwrap_or(seen);
         let decided = matches!(judgement.outcome, Some(Outcome::Fail | Outcome::Error));
@@ -232,7 +235,10 @@ impl Verification {
                 self.end(Outcome::Inconclusive, Cause::SourceError, reason, now)
             }
             (Outcome::Pass, None) => self.end(outcome, Cause::Healthy, reason, now),
-            (Outcome::Fail, _) => self.end(outcome, Cause::Regression, reason, now),
+            (Outcome::Fail, _) => {
+                let cause = if judgement.no_data { Cause::NoData } else { Cause::Regression };
+                self.end(outcome, cause, reason, now)
+            }
             (Outcome::Inconclusive, _) => {
                 let cause = inconclusive_cause(judgement);
                 self.end(outcome, cause, reason, now)
@@ -285,6 +291,15 @@ impl Verification {
             .into_iter()
             .collect();
         (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// What the source could not deliver is not silent: it was not asked with success.
+    fn without_answer(&self, mut case: Case) -> Case {
+        let refused: BTreeSet<Option<&str>> =
+            self.assembly.errors().map(|error| error.metric.as_deref()).collect();
+        case.template = std::mem::take(&mut case.template)
+            .without_answer(|metric| refused.contains(&None) || refused.contains(&Some(metric)));
+        case
     }
 
     fn has_baseline(&self) -> bool {
@@ -353,6 +368,8 @@ impl Verification {
                     effect: None,
                     since_minute: None,
                     unit: String::new(),
+                    settings: self.settings_of(metric),
+                    fail_fast: false,
                 });
             }
         }
@@ -372,7 +389,15 @@ impl Verification {
             effect: unit.effect.is_finite().then_some(unit.effect),
             since_minute: unit.since_minute.and_then(|m| u32::try_from(m).ok()),
             unit: spec.map_or_else(String::new, |m| m.unit.clone()),
+            settings: self.settings_of(&unit.metric),
+            fail_fast: unit.fail_fast,
         }
+    }
+
+    /// How a metric is judged, where not by default.
+    fn settings_of(&self, metric: &str) -> Option<MetricSettings> {
+        let spec = self.template.metrics.iter().find(|spec| spec.name == metric)?;
+        (spec.settings != MetricSettings::DEFAULT).then(|| spec.settings.clone())
     }
 
     fn end(&self, outcome: Outcome, cause: Cause, reason: String, now: Timestamp) -> Step {
@@ -414,6 +439,7 @@ impl Verification {
                 .and_then(|m| u32::try_from(m).ok()),
             usable_minutes: judgement.map_or(0, |j| u32::try_from(j.usable_minutes).unwrap_or(0)),
             transient: judgement.is_some_and(|j| j.transient),
+            sensitivity: self.template.sensitivity,
         }))
     }
 }
@@ -422,12 +448,12 @@ impl Verification {
 fn strict(settings: &JudgeSettings) -> JudgeSettings {
     let rollback = settings.thresholds.rollback;
     let thresholds = Thresholds { fail: rollback, fail_at_end: rollback, rollback };
-    JudgeSettings { thresholds, ..settings.clone() }
+    JudgeSettings { thresholds, evidence_alone: true }
 }
 
 /// Why the judge could not tell.
 pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
-    if judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
+    if judgement.no_data || judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
         Cause::NoData
     } else if judgement.usable_minutes < MIN_USABLE_MINUTES {
         Cause::TooFewSamples
@@ -442,7 +468,7 @@ mod tests {
     use crate::record::tests::{at, running};
     use crate::window::tests::{batch, source_error};
     use vouch_proto::template::golden_signals;
-    use vouch_proto::{Direction, Series};
+    use vouch_proto::{Direction, Limit, OnNoData, Sensitivity, Series, When};
 
     /// A template of one metric, so that the batches of the tests are complete.
     fn template() -> VerificationTemplate {
@@ -502,6 +528,74 @@ mod tests {
         assert!(verdict.failed_at_minute.unwrap() < 15);
         assert_eq!(verdict.metrics[0].metric, "response_time");
         assert_eq!(verdict.metrics[0].classification, Classification::High);
+    }
+
+    /// The template with these settings of its only metric, and the baseline read.
+    fn with_settings(settings: MetricSettings) -> Verification {
+        let mut v = with_baseline();
+        v.template.sensitivity = Some(Sensitivity::Low);
+        v.template.metrics[0].settings = settings;
+        v
+    }
+
+    #[test]
+    fn the_settings_of_the_template_reach_the_judge_and_the_verdict() {
+        let limit = Limit { absolute: Some(250.0), percent: None, when: When::AtOnce };
+        let settings = MetricSettings { fail_fast: Some(limit), ..MetricSettings::DEFAULT };
+        let verdict = run(&mut with_settings(settings.clone()), |_| 300.0);
+        assert_eq!((verdict.outcome, verdict.failed_at_minute), (Outcome::Fail, Some(1)));
+        assert!(verdict.metrics[0].fail_fast && !verdict.rollback_grade, "{}", verdict.reason);
+        assert_eq!(verdict.metrics[0].settings, Some(settings));
+        assert_eq!(verdict.sensitivity, Some(Sensitivity::Low));
+        let muted = MetricSettings { muted: true, ..MetricSettings::DEFAULT };
+        assert_eq!(run(&mut with_settings(muted), |_| 300.0).outcome, Outcome::Inconclusive);
+    }
+
+    #[test]
+    fn a_limit_is_confirmed_by_evidence_only() {
+        let limit = Limit { absolute: Some(90.0), percent: None, when: When::AtOnce };
+        let mut v = with_settings(MetricSettings { fail_fast: Some(limit), ..MetricSettings::DEFAULT });
+        let first = run(&mut v, |_| 100.0);
+        assert_eq!((first.outcome, first.failed_at_minute), (Outcome::Fail, Some(1)));
+        let mut record = running();
+        (record.state, record.verdict) = (State::Final, Some(first));
+        v.on_record(record);
+        for minute in 1..15 {
+            v.on_batch(&batch(minute, minute + 1, 100.0));
+            assert!(matches!(v.step(at(minute + 3)), Step::Wait | Step::Settled), "minute {minute}");
+        }
+    }
+
+    /// The window read to its end without a sample; the source may have refused the metric meanwhile.
+    fn silent(on_no_data: Option<OnNoData>, refused: bool) -> Verdict {
+        let mut v = with_settings(MetricSettings { on_no_data, ..MetricSettings::DEFAULT });
+        for minute in 0..15 {
+            let mut empty = batch(minute, minute + 1, 1.0);
+            empty.series.clear();
+            if refused && minute == 14 {
+                empty.series.push(Series {
+                    metric: "other".into(),
+                    ..batch(minute, minute + 1, 1.0).series.remove(0)
+                });
+                empty.errors = source_error(minute, Some("response_time"), true).errors;
+            }
+            v.on_batch(&empty);
+        }
+        verdict(v.step(at(18)))
+    }
+
+    #[test]
+    fn silence_fails_only_where_asked_for_and_where_the_source_answered() {
+        let said = |word, refused| {
+            let verdict = silent(word, refused);
+            (verdict.outcome, verdict.cause, verdict.rollback_grade)
+        };
+        let fail = (Outcome::Fail, Cause::NoData, false);
+        let nobody_knows = (Outcome::Inconclusive, Cause::NoData, false);
+        assert_eq!(said(Some(OnNoData::Fail), false), fail);
+        assert_eq!(said(Some(OnNoData::Fail), true), nobody_knows);
+        assert_eq!(said(None, false), nobody_knows);
+        assert_eq!(said(Some(OnNoData::Ignore), false), nobody_knows);
     }
 
     #[test]

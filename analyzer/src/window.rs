@@ -1,7 +1,7 @@
 //! Puts collected batches together into the case that the judge sees. Batches may come twice, in any order, in parts
 //! and in revisions; the case depends on the facts alone. Pure.
 
-use crate::case::{Case, CaseMetric, HostGroup as CaseGroup, MetricRole as CaseRole};
+use crate::case::{Case, CaseMetric, CaseTemplate, HostGroup as CaseGroup, MetricRole as CaseRole};
 use crate::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
 use vouch_proto::series::TOO_COARSE;
@@ -219,6 +219,7 @@ impl Assembly {
         };
         let total = self.minutes_total(window);
         let mut case = Case::new(record.verification_id.clone(), strategy, step / MINUTE_MS, [0, total]);
+        case.template = CaseTemplate::from(template);
         for w in &record.baseline {
             let (start, end) = (ceil(w.start().as_millis(), step), floor(w.end().as_millis(), step));
             let end = if end + step >= origin && end < origin { origin } else { end };

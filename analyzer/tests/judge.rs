@@ -216,12 +216,11 @@ fn no_traffic_never_passes() {
 
 #[test]
 fn nothing_judged_never_passes() {
-    let case = usual(Change::None);
-    let mut muted = settings();
-    for name in case.metrics.keys() {
-        muted.metrics.entry(name.clone()).or_default().muted = true;
+    let mut case = usual(Change::None);
+    for (name, _) in case.metrics.iter().filter(|(_, metric)| metric.is_judged()) {
+        case.template.metrics.entry(name.clone()).or_default().muted = true;
     }
-    let judgement = judge(&case, &muted);
+    let judgement = judge(&case, &settings());
     assert_eq!(judgement.outcome, Some(Outcome::Inconclusive));
     assert!(judgement.reason.contains("context or muted"), "{}", judgement.reason);
 }

@@ -1,7 +1,10 @@
 //! Messages that tests and golden files share.
 
 use crate::verdict::{Cause, MetricResult, Verdict};
-use crate::{Action, ActionOutcome, Classification, Name, Outcome, Purpose, Strategy, Timestamp, Window};
+use crate::{
+    Action, ActionOutcome, Classification, Limit, MetricSettings, MinimumEffect, Name, OnNoData, Outcome,
+    Purpose, Sensitivity, Strategy, Timestamp, When, Window,
+};
 
 fn name(s: &str) -> Name {
     Name::new(s).expect("a valid name")
@@ -32,6 +35,8 @@ pub(crate) fn verdict() -> Verdict {
             effect: Some(0.38),
             since_minute: Some(2),
             unit: "ms".into(),
+            settings: None,
+            fail_fast: false,
         }],
         judge_version: "1".into(),
         template: "golden-signals".into(),
@@ -50,7 +55,27 @@ pub(crate) fn verdict() -> Verdict {
         failed_at_minute: Some(7),
         usable_minutes: 7,
         transient: false,
+        sensitivity: None,
     }
+}
+
+/// A verdict of a template with settings, which failed by a limit.
+pub(crate) fn verdict_with_settings() -> Verdict {
+    let mut verdict = Verdict { sensitivity: Some(Sensitivity::Low), rollback_grade: false, ..verdict() };
+    let limit = Limit { absolute: Some(2000.0), percent: None, when: When::AfterInARow(3) };
+    verdict.metrics[0].fail_fast = true;
+    verdict.metrics[0].settings = Some(MetricSettings {
+        minimum_effect: MinimumEffect { relative: Some(0.1), absolute: Some(20.0) },
+        sensitivity: Some(Sensitivity::High),
+        critical: true,
+        muted: false,
+        weight: 2.0,
+        group: Some("latency".into()),
+        fail_fast: Some(limit),
+        ignore: Some(Limit { percent: Some(5.0), when: When::After(3), ..limit }),
+        on_no_data: Some(OnNoData::Fail),
+    });
+    verdict
 }
 
 pub(crate) fn action() -> Action {

@@ -126,6 +126,11 @@ fn verdict_message() {
 }
 
 #[test]
+fn verdict_with_settings_message() {
+    check("verdict_with_settings", &v1::Verdict::from(fixtures::verdict_with_settings()));
+}
+
+#[test]
 fn progress_message() {
     let verdict = v1::Verdict::from(fixtures::verdict());
     check(
@@ -179,6 +184,7 @@ fn every_public_event_has_a_golden_file_and_opens() {
     }
     opens::<v1::Deployment>("deployment");
     opens::<v1::Verdict>("verdict");
+    opens::<v1::Verdict>("verdict_with_settings");
     opens::<v1::Progress>("progress");
     opens::<v1::Action>("action");
 }

@@ -4,6 +4,7 @@
 
 mod action;
 pub mod announce;
+pub mod builtin;
 mod convert;
 pub mod deployment;
 pub mod envelope;
@@ -12,6 +13,7 @@ mod fixtures;
 #[cfg(test)]
 mod golden;
 mod invalid;
+pub mod metric_settings;
 mod name;
 pub mod series;
 pub mod subject;
@@ -43,10 +45,11 @@ pub use action::{Action, ActionOutcome, Purpose};
 pub use announce::DeploymentRecord;
 pub use deployment::{Deployment, DeploymentHost, HostGroup, Phase, VerificationRequest};
 pub use invalid::{FieldViolation, Invalid};
+pub use metric_settings::{Limit, MetricSettings, MinimumEffect, When};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use series::{Series, SeriesBatch, SourceError};
 pub use template::{MetricRole, MetricSpec, Templates, VerificationTemplate};
 pub use time::{Timestamp, Window};
 pub use verdict::{Cause, MetricResult, Verdict};
-pub use vocabulary::{Classification, Direction, Outcome, Strategy, UnknownWord};
+pub use vocabulary::{Classification, Direction, OnNoData, Outcome, Sensitivity, Strategy, UnknownWord};
 pub use wire_timestamp::WireTimestamp;

@@ -1,6 +1,7 @@
 //! Verification templates: which metrics, which reference windows, how long.
 
-use crate::{Direction, Invalid, Strategy, Timestamp, Window};
+use crate::builtin::{databases, infrastructure};
+use crate::{Direction, Invalid, MetricSettings, Sensitivity, Strategy, Timestamp, Window};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub enum MetricRole {
 }
 
 /// One metric of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MetricSpec {
     /// Its name in series and verdicts.
     pub name: String,
@@ -30,10 +31,12 @@ pub struct MetricSpec {
     pub exposure: Option<String>,
     /// Judged or context.
     pub role: MetricRole,
+    /// How it is judged.
+    pub settings: MetricSettings,
 }
 
 /// What to measure, against what, for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VerificationTemplate {
     /// Its name.
     pub name: String,
@@ -45,6 +48,8 @@ pub struct VerificationTemplate {
     pub by_host: bool,
     /// Length of the recent history before the deployment.
     pub recent: Duration,
+    /// How much evidence the metrics need that do not say it themselves; `None`: medium.
+    pub sensitivity: Option<Sensitivity>,
     /// Also the same clock time this many days before, e.g. 7 and 1.
     pub days_before: Vec<u32>,
     /// The metrics, each name once.
@@ -84,7 +89,7 @@ impl VerificationTemplate {
 }
 
 /// The templates that a verification can name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Templates {
     by_name: BTreeMap<String, VerificationTemplate>,
     default: String,
@@ -94,7 +99,10 @@ impl Default for Templates {
     fn default() -> Self {
         let builtin = golden_signals();
         let default = builtin.name.clone();
-        let by_name = [builtin, golden_signals_by_host()].into_iter().map(|t| (t.name.clone(), t)).collect();
+        let by_name = [builtin, golden_signals_by_host(), infrastructure(), databases()]
+            .into_iter()
+            .map(|t| (t.name.clone(), t))
+            .collect();
         Self { by_name, default }
     }
 }
@@ -133,7 +141,13 @@ impl Templates {
     }
 }
 
-fn metric(name: &str, query: &str, host_query: Option<&str>, unit: &str, direction: Direction) -> MetricSpec {
+pub(crate) fn metric(
+    name: &str,
+    query: &str,
+    host_query: Option<&str>,
+    unit: &str,
+    direction: Direction,
+) -> MetricSpec {
     MetricSpec {
         name: name.to_owned(),
         query: query.to_owned(),
@@ -142,6 +156,7 @@ fn metric(name: &str, query: &str, host_query: Option<&str>, unit: &str, directi
         direction,
         exposure: None,
         role: MetricRole::Judged,
+        settings: MetricSettings::default(),
     }
 }
 
@@ -163,6 +178,7 @@ pub fn golden_signals() -> VerificationTemplate {
         duration: Duration::from_secs(30 * 60),
         by_host: false,
         recent: Duration::from_secs(180 * 60),
+        sensitivity: None,
         days_before: vec![7, 1],
         metrics: vec![
             metric(

@@ -1,7 +1,10 @@
 //! The final word on a verification, validated.
 
 use crate::convert::{enum_words, text};
-use crate::{Classification, Invalid, Name, Outcome, Strategy, Timestamp, Window, time, v1};
+use crate::{
+    Classification, Invalid, MetricSettings, Name, Outcome, Sensitivity, Strategy, Timestamp, Window, time,
+    v1,
+};
 
 /// Why a verification ended as it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +73,10 @@ pub struct MetricResult {
     pub since_minute: Option<u32>,
     /// Unit of the metric.
     pub unit: String,
+    /// How it was judged; `None` where by default.
+    pub settings: Option<MetricSettings>,
+    /// It failed by its `fail_fast` limit, not by evidence.
+    pub fail_fast: bool,
 }
 
 /// The final word on a verification, or a later revision of it.
@@ -129,6 +136,8 @@ pub struct Verdict {
     pub usable_minutes: u32,
     /// Bad for a moment, recovered by itself.
     pub transient: bool,
+    /// That of the template; `None` where none was asked for.
+    pub sensitivity: Option<Sensitivity>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -150,6 +159,9 @@ impl TryFrom<v1::Verdict> for Verdict {
             }
         }
         check_risk(&mut invalid, v.risk, outcome);
+        let sensitivity = (v.sensitivity != 0)
+            .then(|| invalid.check("sensitivity", Sensitivity::from_wire(v.sensitivity)))
+            .flatten();
         let mut baseline = Vec::new();
         for (i, window) in v.baseline.into_iter().enumerate() {
             baseline.extend(invalid.check(&format!("baseline[{i}]"), Window::try_from(window)));
@@ -195,6 +207,7 @@ impl TryFrom<v1::Verdict> for Verdict {
                 failed_at_minute: v.failed_at_minute,
                 usable_minutes: v.usable_minutes,
                 transient: v.transient,
+                sensitivity,
             }),
             _ => Err(invalid),
         }
@@ -219,6 +232,7 @@ impl TryFrom<v1::MetricResult> for MetricResult {
         if !(0.0..=1.0).contains(&m.risk) {
             invalid.push("risk", format!("{} is not within 0 to 1", m.risk));
         }
+        let settings = m.settings.and_then(|s| invalid.check("settings", MetricSettings::try_from(s)));
         match classification {
             Some(classification) if invalid.violations.is_empty() => Ok(Self {
                 metric: m.metric,
@@ -230,6 +244,8 @@ impl TryFrom<v1::MetricResult> for MetricResult {
                 effect: m.effect,
                 since_minute: m.since_minute,
                 unit: m.unit,
+                settings,
+                fail_fast: m.fail_fast,
             }),
             _ => Err(invalid),
         }
@@ -248,6 +264,8 @@ impl From<MetricResult> for v1::MetricResult {
             effect: m.effect,
             since_minute: m.since_minute,
             unit: m.unit,
+            settings: m.settings.map(Into::into),
+            fail_fast: m.fail_fast,
         }
     }
 }
@@ -282,6 +300,7 @@ impl From<Verdict> for v1::Verdict {
             failed_at_minute: v.failed_at_minute,
             usable_minutes: v.usable_minutes,
             transient: v.transient,
+            sensitivity: v.sensitivity.map_or(0, Sensitivity::to_wire),
         }
     }
 }
@@ -293,8 +312,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let verdict = fixtures::verdict();
-        assert_eq!(Verdict::try_from(v1::Verdict::from(verdict.clone())).unwrap(), verdict);
+        for verdict in [fixtures::verdict(), fixtures::verdict_with_settings()] {
+            assert_eq!(Verdict::try_from(v1::Verdict::from(verdict.clone())).unwrap(), verdict);
+        }
     }
 
     #[test]

@@ -65,6 +65,31 @@ pub enum Direction {
     None,
 }
 
+/// How much evidence a metric needs to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sensitivity {
+    /// Fails only on evidence that also suffices to roll back.
+    Low,
+    /// The judge's own thresholds.
+    #[default]
+    Medium,
+    /// Fails on less.
+    High,
+}
+
+/// What a judged metric without a sample after the deployment means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNoData {
+    /// Nobody can tell.
+    Inconclusive,
+    /// The deployment fails, where the source answered and had nothing.
+    Fail,
+    /// Nothing.
+    Ignore,
+}
+
 /// Implements the word of each value, `Display` and `FromStr` from one list, so that they cannot drift apart.
 macro_rules! words {
     ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
@@ -103,6 +128,8 @@ words!(Strategy {
     Auto = "auto",
 });
 words!(Direction { Increase = "increase", Decrease = "decrease", Either = "either", None = "none" });
+words!(Sensitivity { Low = "low", Medium = "medium", High = "high" });
+words!(OnNoData { Inconclusive = "inconclusive", Fail = "fail", Ignore = "ignore" });
 
 /// A word that is not in the list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,9 @@
 use crate::settings::Section;
 use std::time::Duration;
 use vouch_proto::deployment::{MAX_DURATION, MIN_DURATION};
-use vouch_proto::{Direction, Invalid, MetricRole, MetricSpec, Strategy, Templates, VerificationTemplate};
+use vouch_proto::{
+    Direction, Invalid, MetricRole, MetricSettings, MetricSpec, Strategy, Templates, VerificationTemplate,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -41,6 +43,7 @@ fn read_template(mut section: Section<'_>, invalid: &mut Invalid) -> Option<Veri
         duration: whole_minutes(&mut section, "duration", 30 * MINUTE, MIN_DURATION..=MAX_DURATION),
         by_host: section.flag("by_host", false),
         recent: whole_minutes(&mut section, "recent", 180 * MINUTE, 30 * MINUTE..=1440 * MINUTE),
+        sensitivity: section.parsed("sensitivity"),
         days_before: days_before(&mut section),
         metrics,
     };
@@ -100,17 +103,37 @@ fn read_metric(mut section: Section<'_>, invalid: &mut Invalid) -> Option<Metric
             "is missing; say in which direction it is bad: increase, decrease or either",
         );
     }
+    let exposure = section.text("exposure");
+    let bad = match role {
+        MetricRole::Judged => direction,
+        MetricRole::Context => Some(Direction::None),
+    };
+    let settings = read_settings(&mut section, bad, exposure.is_some());
     let metric = MetricSpec {
         name,
         query,
         host_query: section.text("host_query"),
         unit: section.text("unit").unwrap_or_default(),
         direction: direction.unwrap_or(Direction::None),
-        exposure: section.text("exposure"),
+        exposure,
         role,
+        settings,
     };
     section.finish(invalid);
     (invalid.violations.len() == before).then_some(metric)
+}
+
+/// How the metric is judged: the same words as in a case, see `vouch_proto::metric_settings`.
+fn read_settings(section: &mut Section<'_>, bad: Option<Direction>, is_count: bool) -> MetricSettings {
+    let mut invalid = Invalid::default();
+    let settings = MetricSettings::read(|word| section.raw(word), &mut invalid);
+    if let Some(Err(contradictions)) = bad.map(|bad| settings.check(bad, is_count)) {
+        invalid.extend("", contradictions);
+    }
+    for violation in invalid.violations {
+        section.refuse(&violation.field, violation.message);
+    }
+    settings
 }
 
 fn check_metrics(metrics: &[MetricSpec], section: &mut Section<'_>) {
@@ -137,6 +160,7 @@ fn check_metrics(metrics: &[MetricSpec], section: &mut Section<'_>) {
 mod tests {
     use super::*;
     use crate::settings::Document;
+    use vouch_proto::{Sensitivity, When};
 
     fn read(yaml: &str) -> (Templates, String) {
         let document = Document::parse(yaml).unwrap();
@@ -156,6 +180,36 @@ mod tests {
         let template = templates.get(None).unwrap();
         assert_eq!((template.name.as_str(), template.duration), ("queue", 15 * MINUTE));
         assert_eq!(template.days_before, [7, 1]);
+    }
+
+    #[test]
+    fn metrics_are_judged_as_they_say() {
+        let (templates, said) = read(
+            "templates:\n- name: q\n  sensitivity: low\n  metrics:\n  - {name: depth, query: q, direction: increase, \
+             critical: true, group: queues, minimum_effect: {absolute: 20}, fail_fast: {absolute: 900, after: 2}}\n",
+        );
+        assert_eq!(said, "");
+        let template = templates.get(Some("q")).unwrap();
+        assert_eq!(template.sensitivity, Some(Sensitivity::Low));
+        let settings = &template.metrics[0].settings;
+        assert!(settings.critical && settings.minimum_effect.absolute == Some(20.0));
+        assert_eq!(settings.fail_fast.unwrap().when, When::After(2));
+    }
+
+    #[test]
+    fn wrong_settings_of_metrics_are_named_at_once() {
+        let (_, said) = read(
+            "templates:\n- name: q\n  sensitivity: huge\n  metrics:\n  - {name: a, query: q, direction: either, \
+             fail_fast: {absolute: 3}, on_no_data: pass}\n  - {name: b, query: q, role: context, critical: true}\n",
+        );
+        for part in [
+            "templates[0].sensitivity: unknown value `huge`, expected one of low, medium, high",
+            "templates[0].metrics[0].fail_fast.absolute: needs one direction",
+            "templates[0].metrics[0].on_no_data: unknown value `pass`, expected one of inconclusive, fail",
+            "templates[0].metrics[1].critical: has no effect on a metric that is not judged",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn request(world: &World, factor: f64) -> v1::AnalyzeRequest {
             unit: "ms".into(),
             direction: v1::Direction::Increase as i32,
             exposure: String::new(),
+            settings: None,
         }],
         resolution_seconds: 60,
         series: vec![v1::AnalyzeSeries {

@@ -1,5 +1,6 @@
 //! What an analysis answers: a verdict of no deployment.
 
+use crate::case::CaseTemplate;
 use crate::judge::{JUDGE_VERSION, Judgement};
 use crate::verification::inconclusive_cause;
 use vouch_proto::{Cause, MetricResult, Name, Outcome, Strategy, Timestamp, Verdict, Window};
@@ -19,7 +20,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn verdict(self, judgement: Judgement) -> Verdict {
+    pub(super) fn verdict(self, judgement: Judgement, template: &CaseTemplate) -> Verdict {
         let subject = self;
         let outcome = judgement.outcome.unwrap_or(Outcome::Inconclusive);
         let failed = outcome == Outcome::Fail;
@@ -32,6 +33,7 @@ impl Subject {
         };
         let cause = match outcome {
             Outcome::Pass => Cause::Healthy,
+            Outcome::Fail if judgement.no_data => Cause::NoData,
             Outcome::Fail => Cause::Regression,
             Outcome::Inconclusive => inconclusive_cause(&judgement),
             Outcome::Error => Cause::NotJudgeable,
@@ -39,6 +41,8 @@ impl Subject {
         let minute = |m: Option<i64>| m.and_then(|m| u32::try_from(m).ok());
         let metrics = judgement.metrics.into_iter().map(|m| MetricResult {
             unit: unit(&m.metric),
+            settings: template.metrics.get(&m.metric).cloned(),
+            fail_fast: m.fail_fast,
             metric: m.metric,
             host: m.host,
             classification: m.classification,
@@ -76,6 +80,7 @@ impl Subject {
             failed_at_minute: minute(judgement.failed_at_minute.filter(|_| failed)),
             usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
             transient: judgement.transient,
+            sensitivity: template.sensitivity,
         }
     }
 }

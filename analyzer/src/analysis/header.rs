@@ -5,7 +5,9 @@ use super::{Draft, MAX_CELLS, MAX_METRICS, Refusal, at_most, check_label};
 use crate::case::{self, Case, CaseMetric, HostGroup as CaseGroup, MAX_BASELINE_WINDOWS, MetricRole};
 use std::collections::BTreeSet;
 use vouch_proto::deployment::{MAX_HOSTS, hosts};
-use vouch_proto::{DeploymentHost, Direction, HostGroup, Invalid, Name, Strategy, Timestamp, Window, v1};
+use vouch_proto::{
+    DeploymentHost, Direction, HostGroup, Invalid, MetricSettings, Name, Strategy, Timestamp, Window, v1,
+};
 
 /// See [`Draft::open`].
 pub(super) fn read(mut header: v1::AnalyzeRequest, now: Timestamp) -> Result<Draft, Refusal> {
@@ -48,8 +50,13 @@ pub(super) fn read(mut header: v1::AnalyzeRequest, now: Timestamp) -> Result<Dra
     for window in &baseline {
         case = case.with_baseline([minute(window.start()), minute(window.end())]);
     }
-    let units = metrics.iter().map(|(name, metric)| (name.clone(), metric.unit.clone())).collect();
-    case.metrics.extend(metrics);
+    let units = metrics.iter().map(|m| (m.name.clone(), m.metric.unit.clone())).collect();
+    for Asked { name, metric, settings } in metrics {
+        if settings != MetricSettings::DEFAULT {
+            case = case.with_settings(name.clone(), settings);
+        }
+        case = case.with_metric(name, metric);
+    }
     let case = with_hosts(case, &hosts, origin);
     let steps = steps(&case);
     at_most("verification", steps, MAX_CELLS, "steps of all windows", "shorten the windows")?;
@@ -75,8 +82,15 @@ fn steps(case: &Case) -> usize {
     usize::try_from(steps.fold(0_i64, i64::saturating_add)).unwrap_or(usize::MAX)
 }
 
-fn metrics(wire: Vec<v1::AnalyzeMetric>, invalid: &mut Invalid) -> Vec<(String, CaseMetric)> {
-    let mut read: Vec<(String, CaseMetric)> = Vec::new();
+/// A metric, and how it is to be judged.
+struct Asked {
+    name: String,
+    metric: CaseMetric,
+    settings: MetricSettings,
+}
+
+fn metrics(wire: Vec<v1::AnalyzeMetric>, invalid: &mut Invalid) -> Vec<Asked> {
+    let mut read = Vec::new();
     let mut seen = BTreeSet::new();
     for (i, metric) in wire.into_iter().enumerate() {
         let field = format!("metrics[{i}].name");
@@ -91,7 +105,13 @@ fn metrics(wire: Vec<v1::AnalyzeMetric>, invalid: &mut Invalid) -> Vec<(String, 
         let Some(bad) = bad else { continue };
         let role = if bad == Direction::None { MetricRole::Context } else { MetricRole::Judged };
         let exposure = (!metric.exposure.is_empty()).then_some(metric.exposure);
-        read.push((metric.name, CaseMetric { unit: metric.unit, bad, exposure, role }));
+        let settings = metric.settings.map_or(Ok(MetricSettings::DEFAULT), |settings| {
+            let settings = MetricSettings::try_from(settings)?;
+            settings.check(bad, exposure.is_some()).map(|()| settings)
+        });
+        let Some(settings) = invalid.check(&format!("metrics[{i}].settings"), settings) else { continue };
+        let judged = CaseMetric { unit: metric.unit, bad, exposure, role };
+        read.push(Asked { name: metric.name, metric: judged, settings });
     }
     read
 }

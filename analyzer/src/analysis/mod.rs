@@ -201,7 +201,7 @@ impl Analysis {
     #[must_use]
     pub fn judge(self, goes_on: &dyn Fn() -> bool) -> Verdict {
         let judgement = judge::judge_while(&self.case, &JudgeSettings::default(), goes_on);
-        self.subject.verdict(judgement)
+        self.subject.verdict(judgement, &self.case.template)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use vouch_proto::{Outcome, WireTimestamp};
+use vouch_proto::{Limit, MetricSettings, Outcome, When, WireTimestamp};
 
 const ORIGIN: i64 = 1_795_514_400;
 
@@ -20,7 +20,8 @@ fn window(start: i64, end: i64) -> v1::Window {
 
 fn metric(name: &str, exposure: &str) -> v1::AnalyzeMetric {
     let direction = v1::Direction::Increase as i32;
-    v1::AnalyzeMetric { name: name.into(), unit: "ms".into(), direction, exposure: exposure.into() }
+    let (unit, settings) = ("ms".into(), None);
+    v1::AnalyzeMetric { name: name.into(), unit, direction, exposure: exposure.into(), settings }
 }
 
 fn series(metric: &str, host: &str, start: i64, values: Vec<f64>) -> v1::AnalyzeSeries {
@@ -79,6 +80,27 @@ fn pieces_give_the_verdict_of_the_whole() {
         }
         assert_eq!(draft.finish().unwrap().judge(&|| true), whole);
     }
+}
+
+#[test]
+fn a_request_says_how_its_metrics_are_judged() {
+    let plain = analyze(request(1.0), now()).unwrap();
+    assert_eq!((plain.outcome, plain.metrics[0].settings.clone()), (Outcome::Pass, None));
+    let limit = Limit { absolute: Some(90.0), percent: None, when: When::AtOnce };
+    let settings = MetricSettings { fail_fast: Some(limit), ..MetricSettings::DEFAULT };
+    let mut asked = request(1.0);
+    asked.metrics[0].settings = Some(settings.clone().into());
+    let verdict = analyze(asked, now()).unwrap();
+    assert_eq!((verdict.outcome, verdict.failed_at_minute), (Outcome::Fail, Some(1)));
+    assert!(verdict.metrics[0].fail_fast && !verdict.rollback_grade);
+    assert_eq!(verdict.metrics[0].settings, Some(settings));
+}
+
+#[test]
+fn wrong_settings_are_refused_by_field() {
+    let wrong = v1::MetricSettings { sensitivity: 77, weight: Some(f64::NAN), ..Default::default() };
+    let (kind, said) = refusal(|r| r.metrics[0].settings = Some(wrong));
+    assert!(kind == "wrong" && said.contains("metrics[0].settings.weight"), "{said}");
 }
 
 #[test]

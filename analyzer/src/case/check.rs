@@ -17,6 +17,7 @@ pub(super) fn check(case: &Case) -> Result<(), CaseError> {
     }
     check_baseline(case)?;
     check_metrics(case)?;
+    case.template.check(case)?;
     check_hosts(case)?;
     check_series(case)
 }

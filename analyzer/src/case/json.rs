@@ -1,6 +1,6 @@
 //! Reads a case from JSON: what the words mean, and what to say when one is wrong.
 
-use super::{Case, CaseError, CaseHost, CaseMetric, CaseSeries, HostGroup, MetricRole};
+use super::{Case, CaseError, CaseHost, CaseMetric, CaseSeries, CaseTemplate, HostGroup, MetricRole};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use vouch_proto::{Direction, Strategy};
@@ -16,6 +16,7 @@ struct RawCase {
     metrics: Option<BTreeMap<String, RawMetric>>,
     hosts: Option<BTreeMap<String, RawHost>>,
     series: Option<Vec<RawSeries>>,
+    template: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +61,7 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
         metrics: metrics(required(raw.metrics, "metrics", "an object of metrics")?)?,
         hosts: hosts(required(raw.hosts, "hosts", "an object of hosts")?)?,
         series: series(required(raw.series, "series", "a list of series")?)?,
+        template: raw.template.as_ref().map(CaseTemplate::read).transpose()?.unwrap_or_default(),
     };
     case.validate()?;
     Ok(case)
@@ -158,6 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn a_case_says_how_its_metrics_are_judged() {
+        let template = r#""template":{"name":"t","metrics":{"rt":{"muted":true}}},"label""#;
+        let case = Case::from_json(&SMALL.replace("\"label\"", template)).unwrap();
+        assert!(case.template.of("rt").muted && !case.template.of("errors").muted);
+        assert_eq!(Case::from_json(SMALL).unwrap().template, CaseTemplate::default());
+    }
+
+    #[test]
     fn a_refusal_names_the_field_the_value_and_the_remedy() {
         let cases = [
             (
@@ -176,6 +186,10 @@ mod tests {
             (SMALL.replace("\"start\":-3,", ""), "series[0].start: is missing; give the minute"),
             (SMALL.replace("\"verification\":[0,2],", ""), "verification: is missing; give a window"),
             (SMALL.replace("2.5", "\"x\""), "case: is not a verification case in JSON: invalid type: string"),
+            (
+                SMALL.replace("\"label\"", "\"template\":{\"metrics\":{\"rt\":{\"weight\":-1}}},\"label\""),
+                "template.metrics.rt.weight: is `-1`, give a number, 0.01 to 100",
+            ),
             ("[".to_owned(), "case: is not a verification case in JSON: EOF"),
         ];
         for (text, expected) in cases {

@@ -2,8 +2,10 @@
 
 mod check;
 mod json;
+mod template;
 
 use std::collections::BTreeMap;
+pub use template::CaseTemplate;
 use vouch_proto::{Direction, Strategy};
 
 /// Longest history or verification window, in samples per metric and host: two weeks of minutes.
@@ -35,6 +37,8 @@ pub struct Case {
     pub hosts: BTreeMap<String, CaseHost>,
     /// The samples.
     pub series: Vec<CaseSeries>,
+    /// How the metrics are judged.
+    pub template: CaseTemplate,
 }
 
 /// What a metric means.
@@ -123,6 +127,7 @@ impl Case {
             metrics: BTreeMap::new(),
             hosts: BTreeMap::new(),
             series: Vec::new(),
+            template: CaseTemplate::default(),
         }
     }
 
@@ -151,6 +156,13 @@ impl Case {
     #[must_use]
     pub fn with_series(mut self, metric: &str, host: &str, start: i64, values: Vec<Option<f64>>) -> Self {
         self.series.push(CaseSeries { metric: metric.to_owned(), host: host.to_owned(), start, values });
+        self
+    }
+
+    /// Judges a metric by these settings.
+    #[must_use]
+    pub fn with_settings(mut self, metric: impl Into<String>, settings: vouch_proto::MetricSettings) -> Self {
+        self.template.metrics.insert(metric.into(), settings);
         self
     }
 
