@@ -3,8 +3,10 @@
 
 use crate::case::Case;
 pub use crate::coverage::MIN_USABLE_MINUTES;
+use crate::dilution::Diluted;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
+use crate::strategy::{self, Choice};
 use std::collections::BTreeMap;
 use vouch_proto::{Classification, Outcome};
 
@@ -48,6 +50,10 @@ pub struct Judgement {
     pub usable_minutes: i64,
     /// Each judged metric on each host, the most suspicious first.
     pub metrics: Vec<UnitResult>,
+    /// The strategy that it was judged with, and why.
+    pub choice: Choice,
+    /// Where a canary was judged on the service as a whole.
+    pub diluted: Option<Diluted>,
 }
 
 /// What one metric shows on one host.
@@ -93,6 +99,8 @@ pub fn judge_until(case: &Case, minutes_seen: i64, settings: &JudgeSettings) -> 
             reason: format!("The case cannot be judged: {refused}"),
             usable_minutes: 0,
             metrics: Vec::new(),
+            choice: strategy::choose(case),
+            diluted: None,
         },
     }
 }

@@ -3,12 +3,14 @@
 use crate::case::{Case, CaseError};
 use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
 use crate::detector::{Change, Detector, Finding};
+use crate::dilution::{self, Demand, Diluted};
 use crate::frame::{Frame, FrameHost, Track};
 use crate::judge::{JudgeSettings, Judgement, UnitResult};
-use crate::maths::ln_add;
-use crate::panel::{detectors, judged_metrics, traffic_metric};
+use crate::maths::{ln, ln_add};
+use crate::panel::{detectors, judged_metrics, smallest_effects, traffic_metric};
 use crate::reason;
 use crate::sequential::{Thresholds, ln_weights};
+use crate::strategy;
 use std::collections::BTreeSet;
 use vouch_proto::{Classification, Direction, Outcome};
 
@@ -127,7 +129,7 @@ impl<'a> Replay<'a> {
             (false, true, None) => Some(Outcome::Pass),
         };
         let failed_at_minute = failed.then(|| minute_of(steps));
-        Judgement {
+        let mut judgement = Judgement {
             outcome,
             risk,
             failed_at_minute,
@@ -136,7 +138,22 @@ impl<'a> Replay<'a> {
             reason: reason::of_case(outcome, cause, metrics.first(), usable_minutes),
             usable_minutes,
             metrics,
+            choice: strategy::choose(self.case),
+            diluted: None,
+        };
+        if let Some(diluted) = self.dilution() {
+            dilution::label(&mut judgement, self.case, diluted);
         }
+        judgement
+    }
+
+    /// How far a canary is diluted, and what could be found of it.
+    fn dilution(&self) -> Option<Diluted> {
+        let share = strategy::dilution(self.case)?;
+        let questions: f64 = self.detectors.iter().map(|detector| detector.questions()).sum();
+        let nats = self.thresholds.fail_at_end + ln(questions.max(1.0));
+        let demand = Demand { nats, share };
+        Some(Diluted { share, smallest: smallest_effects(self.case, &self.frame, self.settings, demand) })
     }
 
     /// Why this cannot be a Pass.

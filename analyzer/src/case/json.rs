@@ -16,6 +16,7 @@ struct RawCase {
     metrics: Option<BTreeMap<String, RawMetric>>,
     hosts: Option<BTreeMap<String, RawHost>>,
     series: Option<Vec<RawSeries>>,
+    diluted: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -31,6 +32,7 @@ struct RawMetric {
 struct RawHost {
     group: Option<String>,
     switch: Option<i64>,
+    restarts: Option<Vec<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -53,13 +55,18 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
     })?;
     let case = Case {
         id: required(raw.id, "id", "a text")?,
-        strategy: strategy(&required(raw.kind, "kind", "`previous`, `canary` or `rolling`")?)?,
+        strategy: strategy(&required(
+            raw.kind,
+            "kind",
+            "`previous`, `canary`, `rolling`, `blue-green`, `load-test` or `auto`",
+        )?)?,
         interval_min: required(raw.interval_min, "interval_min", "whole minutes, at least 1")?,
         baseline: required(raw.baseline, "baseline", "windows `[[start, end], ...]` in minutes")?,
         verification: required(raw.verification, "verification", "a window `[start, end]` in minutes")?,
         metrics: metrics(required(raw.metrics, "metrics", "an object of metrics")?)?,
         hosts: hosts(required(raw.hosts, "hosts", "an object of hosts")?)?,
         series: series(required(raw.series, "series", "a list of series")?)?,
+        diluted: raw.diluted,
     };
     case.validate()?;
     Ok(case)
@@ -115,7 +122,7 @@ fn hosts(raw: BTreeMap<String, RawHost>) -> Result<BTreeMap<String, CaseHost>, C
             Some(word) => return Err(unknown(field, word, "`service`, `control` or `test`")),
             None => return Err(CaseError::new(field, "is missing; give `service`, `control` or `test`")),
         };
-        Ok((name, CaseHost { group, switch: host.switch }))
+        Ok((name, CaseHost { group, switch: host.switch, restarts: host.restarts.unwrap_or_default() }))
     };
     raw.into_iter().map(read).collect()
 }
@@ -142,7 +149,7 @@ mod tests {
     const SMALL: &str = r#"{"id":"a","kind":"canary","interval_min":1,"baseline":[[-3,0]],"verification":[0,2],
         "metrics":{"rt":{"unit":"ms","bad":"up"},"errors":{"unit":"1/min","bad":"up","exposure":"n","role":"judged"},
                    "n":{"unit":"1/min","bad":"down","role":"context"}},
-        "hosts":{"c":{"group":"control","switch":null},"t":{"group":"test","switch":0}},
+        "hosts":{"c":{"group":"control","switch":null},"t":{"group":"test","switch":0,"restarts":[4,9]}},
         "label":{"verdict":"fail"},"surprise":[1],
         "series":[{"metric":"rt","host":"t","start":-3,"values":[1,2.5,null,4,5]}]}"#;
 
@@ -153,13 +160,20 @@ mod tests {
         assert_eq!(case.metrics["rt"], CaseMetric::judged("ms", Direction::Increase));
         assert_eq!(case.metrics["errors"].exposure.as_deref(), Some("n"));
         assert!(!case.metrics["n"].is_judged());
-        assert_eq!(case.hosts["t"], CaseHost { group: HostGroup::Test, switch: Some(0) });
+        assert_eq!(
+            case.hosts["t"],
+            CaseHost { group: HostGroup::Test, switch: Some(0), restarts: vec![4, 9] }
+        );
         assert_eq!(case.series[0].values, [Some(1.0), Some(2.5), None, Some(4.0), Some(5.0)]);
     }
 
     #[test]
     fn a_refusal_names_the_field_the_value_and_the_remedy() {
         let cases = [
+            (
+                SMALL.replace("\"kind\":\"canary\",", ""),
+                "kind: is missing; give `previous`, `canary`, `rolling`, `blue-green`",
+            ),
             (
                 SMALL.replace("canary", "canari"),
                 "kind: unknown value `canari`, expected one of previous, canary",
