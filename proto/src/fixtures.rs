@@ -50,6 +50,8 @@ pub(crate) fn verdict() -> Verdict {
         failed_at_minute: Some(7),
         usable_minutes: 7,
         transient: false,
+        diluted_share: None,
+        smallest_effects: Vec::new(),
     }
 }
 

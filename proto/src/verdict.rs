@@ -129,6 +129,10 @@ pub struct Verdict {
     pub usable_minutes: u32,
     /// Bad for a moment, recovered by itself.
     pub transient: bool,
+    /// A canary that was seen through the service as a whole: its share of the traffic.
+    pub diluted_share: Option<f64>,
+    /// By metric, the smallest change in that canary that could be found.
+    pub smallest_effects: Vec<(String, f64)>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -150,6 +154,11 @@ impl TryFrom<v1::Verdict> for Verdict {
             }
         }
         check_risk(&mut invalid, v.risk, outcome);
+        if let Some(share) = v.diluted_share
+            && !(0.0..=1.0).contains(&share)
+        {
+            invalid.push("diluted_share", format!("{share} is not within 0 to 1"));
+        }
         let mut baseline = Vec::new();
         for (i, window) in v.baseline.into_iter().enumerate() {
             baseline.extend(invalid.check(&format!("baseline[{i}]"), Window::try_from(window)));
@@ -195,6 +204,8 @@ impl TryFrom<v1::Verdict> for Verdict {
                 failed_at_minute: v.failed_at_minute,
                 usable_minutes: v.usable_minutes,
                 transient: v.transient,
+                diluted_share: v.diluted_share,
+                smallest_effects: v.smallest_effects.into_iter().map(|s| (s.metric, s.effect)).collect(),
             }),
             _ => Err(invalid),
         }
@@ -282,6 +293,12 @@ impl From<Verdict> for v1::Verdict {
             failed_at_minute: v.failed_at_minute,
             usable_minutes: v.usable_minutes,
             transient: v.transient,
+            diluted_share: v.diluted_share,
+            smallest_effects: v
+                .smallest_effects
+                .into_iter()
+                .map(|(metric, effect)| v1::SmallestEffect { metric, effect })
+                .collect(),
         }
     }
 }
@@ -293,7 +310,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let verdict = fixtures::verdict();
+        let mut verdict = fixtures::verdict();
+        verdict.diluted_share = Some(0.1);
+        verdict.smallest_effects = vec![("cpu".into(), 0.4)];
         assert_eq!(Verdict::try_from(v1::Verdict::from(verdict.clone())).unwrap(), verdict);
     }
 
@@ -309,6 +328,7 @@ mod tests {
         assert!(said(|v| v.risk = f64::NAN).contains("not within 0 to 1"));
         assert!(said(|v| v.outcome = 0).contains("outcome: unknown value"));
         assert!(said(|v| v.metrics[0].classification = 77).contains("metrics[0].classification"));
+        assert!(said(|v| v.diluted_share = Some(1.1)).contains("diluted_share: 1.1 is not within"));
         assert!(said(|v| v.verification_id.clear()).contains("verification_id: is empty"));
     }
 }

@@ -46,7 +46,6 @@ struct Subject {
     service: Name,
     environment: Name,
     version: Name,
-    strategy: Strategy,
     baseline: Vec<Window>,
     verification: Window,
     units: Vec<(String, String)>,
@@ -91,7 +90,7 @@ fn read(request: v1::AnalyzeRequest, now: Timestamp) -> Result<(Case, Subject), 
     case = with_series(with_hosts(case, &hosts, origin), request.series, origin, &mut invalid);
     invalid.into_result()?;
     let version = Name::new("unspecified")?;
-    Ok((case, Subject { service, environment, version, strategy, baseline, verification, units, now }))
+    Ok((case, Subject { service, environment, version, baseline, verification, units, now }))
 }
 
 fn read_metric(metric: v1::AnalyzeMetric, bad: Direction) -> CaseMetric {
@@ -110,6 +109,9 @@ fn with_hosts(mut case: Case, hosts: &[DeploymentHost], origin: Timestamp) -> Ca
                 case.with_host(host.name.clone(), CaseGroup::Service, Some(switch.unwrap_or(0)))
             }
         };
+        for restart in &host.restarted_at {
+            case = case.with_restart(&host.name, restart.minutes_since(origin));
+        }
     }
     case
 }
@@ -190,8 +192,8 @@ fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
         metrics: metrics.collect(),
         judge_version: JUDGE_VERSION.to_owned(),
         template: String::new(),
-        strategy: subject.strategy,
-        strategy_reason: "asked for".to_owned(),
+        strategy: judgement.choice.strategy,
+        strategy_reason: judgement.choice.reason,
         baseline: subject.baseline,
         verification: Some(subject.verification),
         service: subject.service,
@@ -205,5 +207,7 @@ fn verdict(subject: Subject, judgement: Judgement) -> Verdict {
         failed_at_minute: minute(judgement.failed_at_minute.filter(|_| failed)),
         usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
         transient: judgement.transient,
+        diluted_share: judgement.diluted.as_ref().map(|diluted| diluted.share),
+        smallest_effects: judgement.diluted.map_or_else(Vec::new, |diluted| diluted.smallest),
     }
 }
