@@ -1,7 +1,8 @@
 //! A case on one grid of time: for each metric and host the reference window, the other windows, and what has
 //! been seen of the verification. What lies behind the last minute seen is not in here, so nothing can look at it.
 
-use crate::case::{Case, CaseError, HostGroup};
+use crate::case::{Case, CaseError, CaseHost, HostGroup};
+use crate::strategy;
 use std::collections::BTreeMap;
 use vouch_proto::Strategy;
 
@@ -14,7 +15,39 @@ pub enum Comparison {
     Control,
     /// Each host with those that still run the old version, then with its own past.
     Remaining,
+    /// The hosts of a new stack with those of the old one before the switch.
+    OldStack,
+    /// Each host with itself in a pinned run, minute by minute.
+    Pinned,
 }
+
+impl Comparison {
+    /// What levels are compared with, in words.
+    #[must_use]
+    pub const fn of_levels(self) -> &'static str {
+        match self {
+            Self::Control => "the control hosts",
+            Self::Past => "before the deployment, load corrected",
+            Self::Remaining => "the hosts on the old version and the time before",
+            Self::OldStack => "the old stack before the switch, load corrected",
+            Self::Pinned => "the same minute of the pinned run, load corrected",
+        }
+    }
+
+    /// What counts are compared with, in words.
+    #[must_use]
+    pub const fn of_counts(self) -> &'static str {
+        match self {
+            Self::Control => "the control hosts",
+            Self::Past | Self::Remaining => "the time before the deployment",
+            Self::OldStack => "the old stack before the switch",
+            Self::Pinned => "the pinned run",
+        }
+    }
+}
+
+/// Minutes after which a restarted process has warmed up: the same as for the gate on young hosts.
+const WARMED_UP_MIN: i64 = 8;
 
 /// One metric on one host. `NaN` is a gap.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +75,23 @@ pub struct FrameHost {
     pub name: String,
     /// Step of the verification from which it runs the new version; `usize::MAX` for a control.
     pub switch: usize,
+    /// Steps from its switch on at which its process started again.
+    pub restarts: Vec<usize>,
+}
+
+impl FrameHost {
+    /// Steps since the new version's process last started.
+    #[must_use]
+    pub fn age(&self, t: usize) -> usize {
+        let latest = self.restarts.iter().filter(|restart| **restart <= t).max();
+        t.saturating_sub(latest.map_or(self.switch, |restart| self.switch.max(*restart)))
+    }
+
+    /// Whether its process started again at this step.
+    #[must_use]
+    pub fn restarts_at(&self, t: usize) -> bool {
+        t > self.switch && self.restarts.contains(&t)
+    }
 }
 
 /// A case on one grid of time.
@@ -59,7 +109,7 @@ pub struct Frame {
     pub earlier: Vec<i64>,
     /// Hosts that run, or will run, the new version.
     pub new_hosts: Vec<FrameHost>,
-    /// Hosts that keep the old version, compared with in [`Comparison::Control`].
+    /// Hosts of the old version that are compared with in [`Comparison::Control`] and [`Comparison::OldStack`].
     pub controls: Vec<FrameHost>,
     tracks: BTreeMap<String, BTreeMap<String, Track>>,
 }
@@ -86,6 +136,7 @@ impl Frame {
             let track = tracks.entry(series.metric.clone()).or_default().entry(series.host.clone());
             grid.place(track.or_insert_with(|| grid.empty()), series.start, &series.values);
         }
+        grid.leave_out_warm_ups(&mut tracks, case);
         let (new_hosts, controls) = hosts(case);
         Ok(Self {
             comparison,
@@ -94,7 +145,10 @@ impl Frame {
             recent_start: (grid.recent[0] - begin).div_euclid(step_min),
             earlier: grid.windows.iter().map(|w| (w[0] - begin).div_euclid(step_min)).collect(),
             new_hosts,
-            controls: if comparison == Comparison::Control { controls } else { Vec::new() },
+            controls: match comparison {
+                Comparison::Control | Comparison::OldStack => controls,
+                Comparison::Past | Comparison::Remaining | Comparison::Pinned => Vec::new(),
+            },
             tracks,
         })
     }
@@ -141,15 +195,13 @@ fn clip([start, end]: [i64; 2], begin: i64) -> [i64; 2] {
 }
 
 fn comparison(case: &Case) -> Comparison {
-    let controls = case.hosts.values().any(|host| host.group == HostGroup::Control);
-    let staggered = case.hosts.values().any(|host| host.group == HostGroup::Test);
-    match case.strategy {
+    match strategy::choose(case).strategy {
+        Strategy::Canary if strategy::dilution(case).is_some() => Comparison::Past,
         Strategy::Canary => Comparison::Control,
         Strategy::Rolling => Comparison::Remaining,
-        Strategy::Previous | Strategy::BlueGreen | Strategy::LoadTest => Comparison::Past,
-        Strategy::Auto if controls => Comparison::Control,
-        Strategy::Auto if staggered => Comparison::Remaining,
-        Strategy::Auto => Comparison::Past,
+        Strategy::BlueGreen => Comparison::OldStack,
+        Strategy::LoadTest => Comparison::Pinned,
+        Strategy::Previous | Strategy::Auto => Comparison::Past,
     }
 }
 
@@ -160,16 +212,34 @@ fn hosts(case: &Case) -> (Vec<FrameHost>, Vec<FrameHost>) {
     for (name, host) in &case.hosts {
         let name = name.clone();
         match host.group {
-            HostGroup::Control => controls.push(FrameHost { name, switch: usize::MAX }),
+            HostGroup::Control => {
+                controls.push(FrameHost { name, switch: usize::MAX, restarts: Vec::new() });
+            }
             HostGroup::Service | HostGroup::Test => {
                 let switch = (host.switch.unwrap_or(0) - begin).max(0) as u64;
                 // A sample that the switch falls into is not of the old version any more, so it is judged.
                 let switch = usize::try_from(switch / case.interval_min.unsigned_abs()).unwrap_or(usize::MAX);
-                new_hosts.push(FrameHost { name, switch });
+                let restarts = host.restarts.iter().filter_map(|minute| step_of(case, *minute)).collect();
+                new_hosts.push(FrameHost { name, switch, restarts });
             }
         }
     }
     (new_hosts, controls)
+}
+
+/// Step of the verification that a minute falls into; `None` before it.
+fn step_of(case: &Case, minute: i64) -> Option<usize> {
+    usize::try_from((minute - case.verification[0]).div_euclid(case.interval_min)).ok()
+}
+
+/// The minutes in which a host that runs the old version warms up after a restart: they say nothing about that version.
+fn warm_ups(host: &CaseHost) -> impl Iterator<Item = [i64; 2]> {
+    let switch = match host.group {
+        HostGroup::Control => i64::MAX,
+        HostGroup::Service | HostGroup::Test => host.switch.unwrap_or(0),
+    };
+    let restarts = host.restarts.iter().filter(move |minute| **minute < switch);
+    restarts.map(move |minute| [*minute, (*minute + WARMED_UP_MIN).min(switch)])
 }
 
 struct Grid {
@@ -196,6 +266,31 @@ impl Grid {
             copy(target, (window[0] - start) / self.step_min, values);
         }
         copy(&mut track.live, (self.begin - start) / self.step_min, values);
+    }
+}
+
+impl Grid {
+    /// Makes gaps of the minutes in which hosts that run the old version warm up.
+    fn leave_out_warm_ups(&self, tracks: &mut BTreeMap<String, BTreeMap<String, Track>>, case: &Case) {
+        for (name, host) in &case.hosts {
+            for span in warm_ups(host) {
+                for track in tracks.values_mut().filter_map(|hosts| hosts.get_mut(name)) {
+                    self.clear(&mut track.recent, self.recent[0], span);
+                    for (window, values) in self.windows.iter().zip(&mut track.earlier) {
+                        self.clear(values, window[0], span);
+                    }
+                    self.clear(&mut track.live, self.begin, span);
+                }
+            }
+        }
+    }
+
+    /// Clears the samples that overlap `[from, to)` in a series that starts at `start`.
+    fn clear(&self, values: &mut [f64], start: i64, [from, to]: [i64; 2]) {
+        let index = |minutes: i64| usize::try_from(minutes).unwrap_or(0).min(values.len());
+        let first = index((from - start).div_euclid(self.step_min));
+        let last = index(-(start - to).div_euclid(self.step_min));
+        values[first..last.max(first)].fill(f64::NAN);
     }
 }
 
@@ -240,21 +335,67 @@ mod tests {
         assert!(track.has_past() && frame.track("rt", "x").is_none());
     }
 
+    fn with(strategy: Strategy, group: HostGroup, switch: i64) -> Case {
+        let measured = |case: Case, host: &str| case.with_series("rt", host, -5, vec![Some(1.0); 10]);
+        let case = Case::new("a", strategy, 1, [0, 5])
+            .with_baseline([-5, 0])
+            .with_metric("rt", CaseMetric::judged("ms", Direction::Increase))
+            .with_host("c", group, None)
+            .with_host("t", HostGroup::Test, Some(switch))
+            .with_host("u", HostGroup::Test, Some(0));
+        measured(measured(case, "c"), "t")
+    }
+
     #[test]
-    fn strategies_come_down_to_three_comparisons() {
-        let with = |strategy, group| {
-            Case::new("a", strategy, 1, [0, 5]).with_host("c", group, None).with_host(
-                "t",
-                HostGroup::Test,
-                Some(0),
-            )
+    fn strategies_come_down_to_five_comparisons() {
+        let of = |strategy, group, switch| {
+            Frame::new(&with(strategy, group, switch), 0).map(|frame| frame.comparison)
         };
-        let of = |strategy, group| Frame::new(&with(strategy, group), 0).map(|frame| frame.comparison);
-        assert_eq!(of(Strategy::Canary, HostGroup::Control), Ok(Comparison::Control));
-        assert_eq!(of(Strategy::Auto, HostGroup::Control), Ok(Comparison::Control));
-        assert_eq!(of(Strategy::Auto, HostGroup::Service), Ok(Comparison::Remaining));
-        assert_eq!(of(Strategy::BlueGreen, HostGroup::Service), Ok(Comparison::Past));
-        assert!(of(Strategy::Canary, HostGroup::Service).is_err());
+        assert_eq!(of(Strategy::Canary, HostGroup::Control, 0), Ok(Comparison::Control));
+        assert_eq!(of(Strategy::Auto, HostGroup::Control, 0), Ok(Comparison::Control));
+        assert_eq!(of(Strategy::Auto, HostGroup::Service, 3), Ok(Comparison::Remaining));
+        assert_eq!(of(Strategy::Auto, HostGroup::Service, 0), Ok(Comparison::Past));
+        assert_eq!(of(Strategy::BlueGreen, HostGroup::Control, 0), Ok(Comparison::OldStack));
+        assert_eq!(of(Strategy::BlueGreen, HostGroup::Service, 0), Ok(Comparison::Past));
+        assert_eq!(of(Strategy::LoadTest, HostGroup::Service, 0), Ok(Comparison::Pinned));
+        assert!(of(Strategy::Canary, HostGroup::Service, 0).is_err());
+        let diluted = with(Strategy::Canary, HostGroup::Service, 0).diluted_by(0.2);
+        assert_eq!(Frame::new(&diluted, 0).map(|frame| frame.comparison), Ok(Comparison::Past));
+    }
+
+    #[test]
+    fn a_restart_is_no_switch() {
+        let case = Case::new("a", Strategy::Canary, 1, [0, 30])
+            .with_baseline([-20, 0])
+            .with_metric("rt", CaseMetric::judged("ms", Direction::Increase))
+            .with_host("c", HostGroup::Control, None)
+            .with_host("t", HostGroup::Test, Some(4))
+            .with_series("rt", "c", -20, numbers(-20, 50))
+            .with_series("rt", "t", -20, numbers(-20, 50))
+            .with_restart("c", -2)
+            .with_restart("c", 12)
+            .with_restart("t", 1)
+            .with_restart("t", 9);
+        let frame = Frame::new(&case, 30).unwrap();
+        let gaps =
+            |values: &[f64]| -> Vec<usize> { (0..values.len()).filter(|t| values[*t].is_nan()).collect() };
+        let control = frame.track("rt", "c").unwrap();
+        assert_eq!(gaps(&control.recent), [18, 19]);
+        assert_eq!(
+            gaps(&control.live),
+            (0..6).chain(12..20).collect::<Vec<_>>(),
+            "what warms up is left out"
+        );
+        let test = frame.track("rt", "t").unwrap();
+        assert_eq!(
+            gaps(&test.live),
+            [1, 2, 3],
+            "the old version warmed up; the new one is seen from its switch on"
+        );
+        let host = &frame.new_hosts[0];
+        let ages: Vec<usize> = [4, 8, 9, 12].map(|t| host.age(t)).to_vec();
+        assert_eq!(ages, [0, 4, 0, 3]);
+        assert!(host.restarts_at(9) && !host.restarts_at(1) && !host.restarts_at(4));
     }
 
     #[test]

@@ -3,12 +3,14 @@
 
 use crate::case::{Case, CaseError};
 pub use crate::coverage::MIN_USABLE_MINUTES;
+use crate::dilution::Diluted;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
+use crate::strategy::{self, Choice};
 use vouch_proto::{Classification, Outcome};
 
 /// Version of the judge: changes whenever a verdict may change.
-pub const JUDGE_VERSION: &str = "1.1.0";
+pub const JUDGE_VERSION: &str = "1.2.0";
 
 /// How to judge, whatever the case: how its metrics are judged is in [`Case::template`]. The defaults are those of
 /// `vouch judge`.
@@ -41,6 +43,10 @@ pub struct Judgement {
     pub no_data: bool,
     /// Each judged metric on each host, the most suspicious first.
     pub metrics: Vec<UnitResult>,
+    /// The strategy that it was judged with, and why.
+    pub choice: Choice,
+    /// Where a canary was judged on the service as a whole.
+    pub diluted: Option<Diluted>,
 }
 
 /// What one metric shows on one host.
@@ -78,16 +84,17 @@ pub fn judge(case: &Case, settings: &JudgeSettings) -> Judgement {
 #[must_use]
 pub fn judge_until(case: &Case, minutes_seen: i64, settings: &JudgeSettings) -> Judgement {
     Replay::new(case, minutes_seen, settings)
-        .map_or_else(|error| refused(&error), |replay| replay.run(&|| true))
+        .map_or_else(|error| refused(case, &error), |replay| replay.run(&|| true))
 }
 
 /// As [`judge`], for somebody who may stop waiting: once `goes_on` says no, it ends with what is known by then.
 #[must_use]
 pub fn judge_while(case: &Case, settings: &JudgeSettings, goes_on: &dyn Fn() -> bool) -> Judgement {
-    Replay::new(case, i64::MAX, settings).map_or_else(|error| refused(&error), |replay| replay.run(goes_on))
+    Replay::new(case, i64::MAX, settings)
+        .map_or_else(|error| refused(case, &error), |replay| replay.run(goes_on))
 }
 
-fn refused(error: &CaseError) -> Judgement {
+fn refused(case: &Case, error: &CaseError) -> Judgement {
     Judgement {
         outcome: Some(Outcome::Error),
         risk: 0.0,
@@ -98,5 +105,7 @@ fn refused(error: &CaseError) -> Judgement {
         usable_minutes: 0,
         no_data: false,
         metrics: Vec::new(),
+        choice: strategy::choose(case),
+        diluted: None,
     }
 }

@@ -134,6 +134,20 @@ impl PairModel {
         Pair { h0, h1, ln_evidence: 0.0, started: false }
     }
 
+    /// The process starts again with the version that it had: what was healthy may warm up once more, under both
+    /// models alike, so that a restart is no evidence. The next step is the first one after it.
+    pub fn restart(&self, pair: &mut Pair) {
+        let warm = self.settings.start_warm_up;
+        for states in [&mut pair.h0[..], &mut pair.h1[..]] {
+            for state in [NORMAL, OUTLIER, IMPROVED] {
+                let moved = warm * states[state];
+                states[state] -= moved;
+                states[WARM_UP] += moved;
+            }
+        }
+        pair.started = false;
+    }
+
     /// Lets one step of time pass and takes in its sample, `None` for a gap. `age_min` is the time
     /// since the host runs the new version.
     pub fn step(&self, pair: &mut Pair, likelihood: Option<&Likelihood>, age_min: f64) {
@@ -296,6 +310,26 @@ mod tests {
             mean += (pair.ln_evidence() + h0.forward(&healthy).unwrap().log_likelihood()).exp();
         }
         assert!((mean - 1.0).abs() < 1e-9, "{mean}");
+    }
+
+    #[test]
+    fn a_restart_is_no_evidence_and_a_warm_up_after_it_is_none_either() {
+        let model = PairModel::new(PairSettings::LEVELS, 1.0);
+        let normal: Likelihood = std::array::from_fn(|state| if state < HEALTHY_STATES { 1.0 } else { 0.3 });
+        let mut warm: Likelihood =
+            std::array::from_fn(|state| if state < HEALTHY_STATES { 0.02 } else { 0.5 });
+        warm[WARM_UP] = 0.5;
+        let mut steady = model.start();
+        (0..20).for_each(|age| model.step(&mut steady, Some(&normal), f64::from(age)));
+        let mut restarted = steady;
+        model.restart(&mut restarted);
+        assert_eq!(restarted.ln_evidence(), steady.ln_evidence());
+        for (states, sum) in [(&restarted.h0[..], 1.0), (&restarted.h1[..], 1.0)] {
+            assert!((states.iter().sum::<f64>() - sum).abs() < 1e-12);
+        }
+        (0..3).for_each(|age| model.step(&mut restarted, Some(&warm), f64::from(age)));
+        (20..23).for_each(|age| model.step(&mut steady, Some(&warm), f64::from(age)));
+        assert!(restarted.ln_evidence() + 2.0 < steady.ln_evidence(), "{restarted:?} {steady:?}");
     }
 
     #[test]

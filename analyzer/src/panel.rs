@@ -3,15 +3,17 @@
 use crate::budget::Seat;
 use crate::case::{Case, CaseMetric, CaseTemplate};
 use crate::detector::Detector;
-use crate::detector::errors::ErrorDetector;
+use crate::detector::errors::{CountGate, ErrorDetector};
 use crate::detector::joint::JointDetector;
 use crate::detector::level::{LevelDetector, Shared};
+use crate::dilution::{self, Demand};
 use crate::emission::StandardEmission;
 use crate::expected::Source;
 use crate::frame::Frame;
 use crate::limit::highest_usual;
 use crate::minimum;
 use crate::profile::{self, Family, Profile};
+use crate::strategy;
 use vouch_proto::Direction;
 
 /// The metrics that can fail the case.
@@ -47,27 +49,21 @@ fn load_metric(case: &Case) -> Option<&str> {
 /// The detectors of a case, in the order of the metrics.
 pub(crate) fn seats(case: &Case, frame: &Frame, template: &CaseTemplate) -> Vec<Seat> {
     let standard = StandardEmission::new();
-    let traffic = traffic_metric(case);
-    let offered = load_metric(case).filter(|load| frame.tracks(load).next().is_some());
-    let shared = Shared { standard: &standard, traffic };
+    let shared = Shared { standard: &standard, traffic: traffic_metric(case) };
+    let asked = Asked { case, frame, template };
     let mut seats: Vec<Seat> = Vec::new();
     let (mut means, mut tails): (Vec<LevelDetector>, Vec<LevelDetector>) = (Vec::new(), Vec::new());
     for name in reported_metrics(case) {
         let Some(metric) = case.metrics.get(name) else { continue };
-        let (profile, least) = (Profile::of(name, metric), template.of(name).minimum_effect);
         if let Some(exposure) = &metric.exposure {
-            let errors = ErrorDetector::new(frame, name, exposure, minimum::of_count(least));
+            let errors = ErrorDetector::new(frame, name, exposure, asked.of_count(name));
             seats.extend(errors.map(|errors| seat(template, name, Box::new(errors))));
             continue;
         }
-        let is_throughput = profile.family == Family::Throughput;
-        let load = if is_throughput { offered } else { offered.or(traffic) };
-        let usual = if least.absolute.is_some() { highest_usual(frame, name) } else { f64::NAN };
         for direction in directions(metric.bad) {
-            let profile = minimum::of_level(profile, least, *direction, usual);
-            let source = Source { frame, metric: name, profile, load };
+            let source = asked.of_level(name, metric, *direction);
             let Some(level) = LevelDetector::new(&source, *direction, &shared) else { continue };
-            match (profile.family, direction) {
+            match (source.profile.family, direction) {
                 (Family::Latency, Direction::Increase) => means.push(level),
                 (Family::TailLatency, Direction::Increase) => tails.push(level),
                 _ => seats.push(seat(template, name, Box::new(level))),
@@ -120,6 +116,52 @@ fn are_alike(template: &CaseTemplate, a: &str, b: &str) -> bool {
     };
     let ((one, sensitivity, bounded), other) = (part(a), part(b));
     !bounded && (one, sensitivity, bounded) == other
+}
+
+/// What is asked of each metric, and where its expectation comes from.
+struct Asked<'a> {
+    case: &'a Case,
+    frame: &'a Frame,
+    template: &'a CaseTemplate,
+}
+
+impl<'a> Asked<'a> {
+    fn of_level(&self, name: &'a str, metric: &CaseMetric, bad: Direction) -> Source<'a> {
+        let (frame, least) = (self.frame, self.template.of(name).minimum_effect);
+        let usual = if least.absolute.is_some() { highest_usual(frame, name) } else { f64::NAN };
+        let profile = minimum::of_level(Profile::of(name, metric), least, bad, usual);
+        let profile =
+            strategy::dilution(self.case).map_or(profile, |share| dilution::profile(profile, share));
+        let offered = load_metric(self.case).filter(|load| frame.tracks(load).next().is_some());
+        let is_throughput = profile.family == Family::Throughput;
+        let load = if is_throughput { offered } else { offered.or(traffic_metric(self.case)) };
+        Source { frame, metric: name, profile, load }
+    }
+
+    fn of_count(&self, name: &str) -> CountGate {
+        let gate = minimum::of_count(self.template.of(name).minimum_effect);
+        strategy::dilution(self.case).map_or(gate, |share| dilution::count_gate(gate, share))
+    }
+}
+
+/// By judged metric the smallest change in a diluted canary that could be found.
+pub(crate) fn smallest_effects(
+    case: &Case,
+    frame: &Frame,
+    template: &CaseTemplate,
+    demand: Demand,
+) -> Vec<(String, f64)> {
+    let asked = Asked { case, frame, template };
+    let of_metric = |name: &str| {
+        let (name, metric) = case.metrics.get_key_value(name)?;
+        let level = |bad: &Direction| dilution::smallest_level(&asked.of_level(name, metric, *bad), demand);
+        let smallest = match &metric.exposure {
+            Some(exposure) => dilution::smallest_count(frame, (name, exposure), asked.of_count(name), demand),
+            None => directions(metric.bad).iter().filter_map(level).reduce(f64::min),
+        };
+        Some((name.clone(), smallest?))
+    };
+    judged_metrics(case, template).into_iter().filter_map(of_metric).collect()
 }
 
 fn directions(bad: Direction) -> &'static [Direction] {

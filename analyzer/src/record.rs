@@ -138,6 +138,10 @@ impl Record {
             ..known.deployment.clone()
         };
         self.deployment.verification_id = Some(self.verification_id.clone());
+        if self.deployment.verification.diluted && before.state == State::Running {
+            // A later, larger share would make what was seen so far weigh less.
+            self.deployment.traffic_percent = before.deployment.traffic_percent;
+        }
         self.aborted |= known.deployment.phase == Phase::Aborted;
         self.plan(template, patience);
         *self != before
@@ -145,18 +149,39 @@ impl Record {
 
     /// Chooses strategy and windows from what is known so far.
     fn plan(&mut self, template: &VerificationTemplate, patience: Patience) {
-        let asked = self.deployment.verification.strategy.unwrap_or(template.strategy);
+        let asked = self.asked(template);
         (self.strategy, self.strategy_reason) = choose(asked, &self.deployment);
         let Some(traffic_at) = self.traffic_at else { return };
         let start = traffic_at.ceil_minute();
         self.state = State::Running;
         self.verification = Window::new(start, start.plus(self.duration)).ok();
         self.deadline = start.plus(self.duration).max(self.opened_at).plus(patience.deadline_grace);
-        self.baseline = if self.deployment.verification.baseline.is_empty() {
-            template.baseline(self.strategy, traffic_at.floor_minute(), self.duration)
-        } else {
-            self.deployment.verification.baseline.clone()
+        let windows = match self.strategy {
+            // The hosts that are measured decide between canary and blue-green, which reads more: see `strategy`.
+            Strategy::Canary if asked == Strategy::Auto && self.deployment.traffic_percent == 100 => {
+                Strategy::BlueGreen
+            }
+            Strategy::Previous
+            | Strategy::Canary
+            | Strategy::Rolling
+            | Strategy::BlueGreen
+            | Strategy::LoadTest
+            | Strategy::Auto => self.strategy,
         };
+        self.baseline = match (&self.deployment.verification.baseline, windows) {
+            // A pinned run is one that was named.
+            (named, Strategy::LoadTest) => named.clone(),
+            (named, _) if named.is_empty() => {
+                template.baseline(windows, traffic_at.floor_minute(), self.duration)
+            }
+            (named, _) => named.clone(),
+        };
+    }
+
+    /// The strategy that was asked for; `Auto` leaves it to what is known before the verification.
+    #[must_use]
+    pub fn asked(&self, template: &VerificationTemplate) -> Strategy {
+        self.deployment.verification.strategy.unwrap_or(template.strategy)
     }
 
     /// Whether there is something left to do: a verdict, or the confirmation of one.
@@ -333,6 +358,7 @@ pub(crate) mod tests {
             name: name.into(),
             group,
             switched_at: minute.map(at),
+            restarted_at: vec![],
         };
         let with = |hosts| choose(Strategy::Auto, &Deployment { hosts, ..news(Phase::Traffic) });
         assert_eq!(with(vec![]).0, Strategy::Previous);
@@ -341,6 +367,43 @@ pub(crate) mod tests {
         let rolling = with(vec![host("a", HostGroup::Test, Some(0)), host("b", HostGroup::Test, Some(3))]);
         assert_eq!(rolling.0, Strategy::Rolling);
         assert_eq!(choose(Strategy::Canary, &news(Phase::Traffic)).0, Strategy::Canary);
+    }
+
+    #[test]
+    fn a_load_test_reads_the_pinned_run_alone() {
+        let mut deployment = news(Phase::Traffic);
+        deployment.verification.strategy = Some(Strategy::LoadTest);
+        assert_eq!(opened(&known(None, &deployment, 0)).baseline, [], "none was named");
+        let run = Window::around(at(-300), 0, 20).unwrap();
+        deployment.verification.baseline = vec![run];
+        assert_eq!(opened(&known(None, &deployment, 0)).baseline, [run]);
+    }
+
+    #[test]
+    fn auto_reads_enough_for_blue_green_where_all_traffic_is_on_the_new_hosts() {
+        let host = |name: &str, group| DeploymentHost {
+            name: name.into(),
+            group,
+            switched_at: None,
+            restarted_at: vec![],
+        };
+        let hosts = vec![host("blue", HostGroup::Control), host("green", HostGroup::Test)];
+        let mut deployment = Deployment { hosts, ..news(Phase::Traffic) };
+        assert_eq!(opened(&known(None, &deployment, 0)).baseline.len(), 3);
+        deployment.traffic_percent = 10;
+        assert_eq!(opened(&known(None, &deployment, 0)).baseline.len(), 1, "a canary");
+    }
+
+    #[test]
+    fn the_share_of_a_diluted_canary_stays_what_it_was_when_judging_began() {
+        let mut deployment = Deployment { traffic_percent: 10, ..news(Phase::Traffic) };
+        deployment.verification.strategy = Some(Strategy::Canary);
+        deployment.verification.diluted = true;
+        let first = known(None, &deployment, 0);
+        let mut record = opened(&first);
+        let more = known(Some(first), &Deployment { traffic_percent: 50, ..news(Phase::Traffic) }, 4);
+        record.update(&more, &golden_signals(), PATIENCE);
+        assert_eq!(record.deployment.traffic_percent, 10);
     }
 
     #[test]

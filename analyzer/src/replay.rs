@@ -4,14 +4,16 @@ use crate::budget::{Budget, Seat};
 use crate::case::{Case, CaseError, CaseTemplate};
 use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
 use crate::detector::{ALL_HOSTS, Change, Detector, Finding};
+use crate::dilution::{self, Demand, Diluted};
 use crate::frame::{Frame, FrameHost, Track};
 use crate::judge::{JudgeSettings, Judgement, UnitResult};
 use crate::limit::{Crossing, Watch};
-use crate::maths::ln_add;
+use crate::maths::{ln, ln_add};
 use crate::no_data;
-use crate::panel::{judged_metrics, reported_metrics, seats, traffic_metric};
+use crate::panel::{judged_metrics, reported_metrics, seats, smallest_effects, traffic_metric};
 use crate::reason;
 use crate::sequential::Thresholds;
+use crate::strategy;
 use std::collections::BTreeSet;
 use vouch_proto::{Classification, Direction, Outcome};
 
@@ -201,7 +203,7 @@ impl<'a> Replay<'a> {
             (false, true, None) => Some(Outcome::Pass),
         };
         let failed_at_minute = failed.then(|| minute_of(steps));
-        Judgement {
+        let mut judgement = Judgement {
             outcome,
             risk,
             failed_at_minute,
@@ -212,7 +214,23 @@ impl<'a> Replay<'a> {
             reason: reason::of_case(outcome, cause.map(|why| why.text), metrics.first(), usable_minutes),
             usable_minutes,
             metrics,
+            choice: strategy::choose(self.case),
+            diluted: None,
+        };
+        if let Some(diluted) = self.dilution() {
+            dilution::label(&mut judgement, self.case, diluted);
         }
+        judgement
+    }
+
+    /// How far a canary is diluted, and what could be found of it.
+    fn dilution(&self) -> Option<Diluted> {
+        let share = strategy::dilution(self.case)?;
+        let counted = self.seats.iter().filter(|seat| !seat.settings.muted);
+        let questions: f64 = counted.map(|seat| seat.detector.questions()).sum();
+        let nats = self.thresholds.fail_at_end + ln(questions.max(1.0));
+        let demand = Demand { nats, share };
+        Some(Diluted { share, smallest: smallest_effects(self.case, &self.frame, &self.template, demand) })
     }
 
     /// Names what failed other than by the evidence of its units, and says where a metric decided alone.

@@ -421,8 +421,9 @@ impl Verification {
             metrics: self.results(),
             judge_version: JUDGE_VERSION.to_owned(),
             template: record.template.clone(),
-            strategy: record.strategy,
-            strategy_reason: record.strategy_reason.clone(),
+            strategy: judgement.map_or(record.strategy, |j| j.choice.strategy),
+            strategy_reason: judgement
+                .map_or_else(|| record.strategy_reason.clone(), |j| j.choice.reason.clone()),
             baseline: record.baseline.clone(),
             verification: record.verification,
             service: deployment.service.clone(),
@@ -440,6 +441,10 @@ impl Verification {
             usable_minutes: judgement.map_or(0, |j| u32::try_from(j.usable_minutes).unwrap_or(0)),
             transient: judgement.is_some_and(|j| j.transient),
             sensitivity: self.template.sensitivity,
+            diluted_share: judgement.and_then(|j| j.diluted.as_ref()).map(|diluted| diluted.share),
+            smallest_effects: judgement
+                .and_then(|j| j.diluted.as_ref())
+                .map_or_else(Vec::new, |diluted| diluted.smallest.clone()),
         }))
     }
 }
@@ -468,7 +473,7 @@ mod tests {
     use crate::record::tests::{at, running};
     use crate::window::tests::{batch, source_error};
     use vouch_proto::template::golden_signals;
-    use vouch_proto::{Direction, Limit, OnNoData, Sensitivity, Series, When};
+    use vouch_proto::{Direction, Limit, OnNoData, Sensitivity, Series, Strategy, When};
 
     /// A template of one metric, so that the batches of the tests are complete.
     fn template() -> VerificationTemplate {
@@ -654,6 +659,76 @@ mod tests {
         let verdict = verdict(gone.step(at(1)));
         assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::NotJudgeable));
         assert_eq!(verdict.reason, "the template was removed");
+    }
+
+    /// The whole service under a strategy that is about hosts.
+    fn asked_for(change: impl FnOnce(&mut vouch_proto::Deployment)) -> Verdict {
+        let mut record = running();
+        change(&mut record.deployment);
+        record.strategy = record.asked(&template());
+        let mut v = Verification::new(record, template(), JudgeSettings::default());
+        for (from, to) in [(-10_140, -10_065), (-1500, -1425), (-180, 15)] {
+            v.on_batch(&batch(from, to, 100.0));
+        }
+        verdict(v.step(at(20)))
+    }
+
+    #[test]
+    fn a_canary_without_hosts_is_refused_or_diluted() {
+        let canary = |diluted| {
+            move |deployment: &mut vouch_proto::Deployment| {
+                deployment.verification.strategy = Some(Strategy::Canary);
+                deployment.verification.diluted = diluted;
+                deployment.traffic_percent = 25;
+                let host = |name: &str, group| vouch_proto::DeploymentHost {
+                    name: name.into(),
+                    group,
+                    switched_at: None,
+                    restarted_at: vec![],
+                };
+                deployment.hosts =
+                    vec![host("c", vouch_proto::HostGroup::Control), host("t", vouch_proto::HostGroup::Test)];
+            }
+        };
+        let refused = asked_for(canary(false));
+        assert_eq!((refused.outcome, refused.cause), (Outcome::Error, Cause::NotJudgeable));
+        assert!(
+            refused.reason.contains("`by_host`") && refused.reason.contains("`diluted`"),
+            "{}",
+            refused.reason
+        );
+        let diluted = asked_for(canary(true));
+        assert_eq!(
+            (diluted.outcome, diluted.diluted_share),
+            (Outcome::Pass, Some(0.25)),
+            "{}",
+            diluted.reason
+        );
+        assert!(diluted.strategy_reason.contains("diluted"), "{}", diluted.strategy_reason);
+        assert_eq!(diluted.smallest_effects[0].0, "response_time");
+        assert!(diluted.smallest_effects[0].1 > 0.0);
+    }
+
+    #[test]
+    fn what_hosts_cannot_tell_is_compared_with_the_past_and_says_so() {
+        let verdict = asked_for(|deployment| deployment.verification.strategy = Some(Strategy::BlueGreen));
+        assert_eq!((verdict.outcome, verdict.strategy), (Outcome::Pass, Strategy::Previous));
+        assert!(verdict.strategy_reason.contains("blue-green was asked for"), "{}", verdict.strategy_reason);
+        let verdict = asked_for(|_| ());
+        assert_eq!(verdict.strategy, Strategy::Previous, "auto");
+        assert!(verdict.strategy_reason.contains("chosen"), "{}", verdict.strategy_reason);
+    }
+
+    #[test]
+    fn a_load_test_without_a_pinned_run_is_not_judgeable() {
+        let mut record = running();
+        record.deployment.verification.strategy = Some(Strategy::LoadTest);
+        record.baseline = vec![];
+        let mut v = Verification::new(record, template(), JudgeSettings::default());
+        v.on_batch(&batch(0, 5, 100.0));
+        let verdict = verdict(v.step(at(8)));
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Error, Cause::NotJudgeable));
+        assert!(verdict.reason.contains("pinned run"), "{}", verdict.reason);
     }
 
     #[test]

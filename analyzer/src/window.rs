@@ -212,11 +212,7 @@ impl Assembly {
         let window = record.verification?;
         let (step, origin) = (self.step(window), self.origin(window));
         let minute = |ms: i64| (ms - origin).div_euclid(MINUTE_MS);
-        let strategy = match record.strategy {
-            // The new stack after the switch against the old one before it, or against a pinned run's windows.
-            Strategy::BlueGreen | Strategy::LoadTest => Strategy::Previous,
-            Strategy::Previous | Strategy::Canary | Strategy::Rolling | Strategy::Auto => record.strategy,
-        };
+        let strategy = record.asked(template);
         let total = self.minutes_total(window);
         let mut case = Case::new(record.verification_id.clone(), strategy, step / MINUTE_MS, [0, total]);
         case.template = CaseTemplate::from(template);
@@ -232,6 +228,14 @@ impl Assembly {
         }
         for (name, (group, switch)) in self.hosts(record, origin) {
             case = case.with_host(name, group, switch);
+        }
+        for host in &record.deployment.hosts {
+            for restart in &host.restarted_at {
+                case = case.with_restart(&host.name, minute(floor(restart.as_millis(), step)));
+            }
+        }
+        if strategy == Strategy::Canary && record.deployment.verification.diluted {
+            case = case.diluted_by(f64::from(record.deployment.traffic_percent) / 100.0);
         }
         let spans = self.spans(&record.baseline, window, step, origin);
         for ((metric, host), cells) in &self.cells {
@@ -279,8 +283,17 @@ impl Assembly {
             (h.name.clone(), host)
         });
         let mut hosts: BTreeMap<String, _> = named.collect();
+        // What is left of a blue-green deployment is the old stack, where only the new one was named.
+        let tests = hosts.values().any(|(group, _)| *group == CaseGroup::Test);
+        let controls = hosts.values().any(|(group, _)| *group == CaseGroup::Control);
+        let is_old = record.strategy == Strategy::BlueGreen && tests && !controls;
         for (_, host) in self.cells.keys() {
-            hosts.entry(host.clone()).or_insert((CaseGroup::Service, Some(0)));
+            let rest = if is_old && host != WHOLE_SERVICE {
+                (CaseGroup::Control, None)
+            } else {
+                (CaseGroup::Service, Some(0))
+            };
+            hosts.entry(host.clone()).or_insert(rest);
         }
         hosts
     }

@@ -1,7 +1,7 @@
 //! Where deployments get their ids: an announcement joins the deployment that is open, or begins a new one.
 //! Pure; every adapter writes the answer by compare-and-set under `subject::deployment_key`.
 
-use crate::deployment::{Deployment, HostGroup, MAX_HOSTS, Phase};
+use crate::deployment::{Deployment, HostGroup, MAX_HOSTS, MAX_RESTARTS, Phase};
 use crate::{Invalid, Timestamp, time, v1};
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
@@ -135,6 +135,10 @@ fn join(
             Some(h) => {
                 h.group = host.group;
                 h.switched_at = h.switched_at.or(host.switched_at);
+                h.restarted_at.extend(host.restarted_at);
+                h.restarted_at.sort_unstable();
+                h.restarted_at.dedup();
+                h.restarted_at.truncate(MAX_RESTARTS);
             }
             None if !full => known.hosts.push(host),
             // A record with more hosts than a message may name could not be read again.
@@ -290,7 +294,12 @@ mod tests {
     #[test]
     fn hosts_add_up_and_keep_their_first_switch() {
         let switched = |name: &str| Deployment {
-            hosts: vec![DeploymentHost { name: name.into(), group: HostGroup::Test, switched_at: None }],
+            hosts: vec![DeploymentHost {
+                name: name.into(),
+                group: HostGroup::Test,
+                switched_at: None,
+                restarted_at: vec![],
+            }],
             ..news(Phase::Switched)
         };
         let mut record = created(Phase::Started);
@@ -331,6 +340,7 @@ mod tests {
                     name: format!("{prefix}{i}"),
                     group: HostGroup::Test,
                     switched_at: None,
+                    restarted_at: vec![],
                 })
                 .collect(),
             ..news(Phase::Switched)

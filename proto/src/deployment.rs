@@ -10,6 +10,8 @@ pub const MIN_DURATION: Duration = Duration::from_secs(5 * 60);
 pub const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 /// Most hosts that one deployment may name.
 pub const MAX_HOSTS: usize = 2000;
+/// Most restarts of one host.
+pub const MAX_RESTARTS: usize = 100;
 /// Most reference windows that a request may name.
 pub const MAX_BASELINE_WINDOWS: usize = 16;
 
@@ -52,6 +54,8 @@ pub struct DeploymentHost {
     pub group: HostGroup,
     /// When it began to run the new version; `None` means at the first traffic (or never, for a control host).
     pub switched_at: Option<Timestamp>,
+    /// When its process started again with the version that it had, ascending.
+    pub restarted_at: Vec<Timestamp>,
 }
 
 /// How to verify.
@@ -65,6 +69,8 @@ pub struct VerificationRequest {
     pub duration: Option<Duration>,
     /// Reference windows instead of the template's; empty for the template's.
     pub baseline: Vec<Window>,
+    /// Judge a canary on the service as a whole where no host is measured, by its share of the traffic.
+    pub diluted: bool,
 }
 
 /// A deployment in one of its phases, validated.
@@ -206,10 +212,29 @@ pub fn hosts(hosts: Vec<v1::DeploymentHost>) -> Result<Vec<DeploymentHost>, Inva
         let group = invalid.check(&format!("hosts[{i}].group"), HostGroup::from_wire(host.group));
         let switched_at = invalid.check(&format!("hosts[{i}].switched_at"), time::optional(host.switched_at));
         if let (Some(group), Some(switched_at)) = (group, switched_at) {
-            read.push(DeploymentHost { name: host.name, group, switched_at });
+            let restarted_at =
+                invalid.check(&format!("hosts[{i}].restarted_at"), restarts(host.restarted_at));
+            read.push(DeploymentHost {
+                name: host.name,
+                group,
+                switched_at,
+                restarted_at: restarted_at.unwrap_or_default(),
+            });
         }
     }
     invalid.into_result().map(|()| read)
+}
+
+fn restarts(times: Vec<crate::WireTimestamp>) -> Result<Vec<Timestamp>, Invalid> {
+    if times.len() > MAX_RESTARTS {
+        let count = times.len();
+        return Err(Invalid::field("", format!("{count} restarts, at most {MAX_RESTARTS} are allowed")));
+    }
+    let mut read: Vec<Timestamp> =
+        times.into_iter().map(|time| time::required(Some(time))).collect::<Result<_, _>>()?;
+    read.sort_unstable();
+    read.dedup();
+    Ok(read)
 }
 
 impl TryFrom<v1::VerificationRequest> for VerificationRequest {
@@ -237,6 +262,7 @@ impl TryFrom<v1::VerificationRequest> for VerificationRequest {
             strategy,
             duration,
             baseline,
+            diluted: request.diluted,
         })
     }
 }
@@ -272,6 +298,7 @@ impl From<VerificationRequest> for v1::VerificationRequest {
             strategy: request.strategy.map_or(0, Strategy::to_wire),
             duration: request.duration.map(wire_duration),
             baseline: request.baseline.into_iter().map(Into::into).collect(),
+            diluted: request.diluted,
         }
     }
 }
@@ -284,7 +311,12 @@ pub fn wire_duration(d: Duration) -> pbjson_types::Duration {
 
 impl From<DeploymentHost> for v1::DeploymentHost {
     fn from(host: DeploymentHost) -> Self {
-        Self { name: host.name, group: host.group.to_wire(), switched_at: host.switched_at.map(Into::into) }
+        Self {
+            name: host.name,
+            group: host.group.to_wire(),
+            switched_at: host.switched_at.map(Into::into),
+            restarted_at: host.restarted_at.into_iter().map(Into::into).collect(),
+        }
     }
 }
 
@@ -334,9 +366,14 @@ mod tests {
     fn what_is_written_is_read_back() {
         let mut deployment = Deployment::try_from(wire()).unwrap();
         assert_eq!(deployment.traffic_percent, 100, "absent means all of it");
-        deployment.hosts =
-            vec![DeploymentHost { name: "pod-1".into(), group: HostGroup::Test, switched_at: None }];
+        deployment.hosts = vec![DeploymentHost {
+            name: "pod-1".into(),
+            group: HostGroup::Test,
+            switched_at: None,
+            restarted_at: vec!["2026-11-24T10:04:00Z".parse().unwrap()],
+        }];
         deployment.verification.duration = Some(Duration::from_secs(900));
+        deployment.verification.diluted = true;
         let again = Deployment::try_from(v1::Deployment::from(deployment.clone())).unwrap();
         assert_eq!(again, deployment);
     }
@@ -368,7 +405,7 @@ mod tests {
 
     #[test]
     fn hosts_are_named_once_and_have_a_group() {
-        let host = |name: &str, group| v1::DeploymentHost { name: name.into(), group, switched_at: None };
+        let host = |name: &str, group| v1::DeploymentHost { name: name.into(), group, ..Default::default() };
         let said = refusal(v1::Deployment { hosts: vec![host("a", 3), host("a", 3), host("", 9)], ..wire() });
         assert!(said.contains("hosts[1].name: `a` is named twice"), "{said}");
         assert!(said.contains("hosts[2].name: is empty") && said.contains("hosts[2].group"), "{said}");

@@ -56,6 +56,8 @@ pub(crate) fn verdict() -> Verdict {
         usable_minutes: 7,
         transient: false,
         sensitivity: None,
+        diluted_share: None,
+        smallest_effects: Vec::new(),
     }
 }
 

@@ -20,12 +20,18 @@ fn deployment() -> Deployment {
         cluster: Some("eu-1".into()),
         workload: Some("shop/checkout".into()),
         occurred_at: Some(at),
-        hosts: vec![DeploymentHost { name: "pod-1".into(), group: HostGroup::Test, switched_at: Some(at) }],
+        hosts: vec![DeploymentHost {
+            name: "pod-1".into(),
+            group: HostGroup::Test,
+            switched_at: Some(at),
+            restarted_at: vec![],
+        }],
         verification: crate::VerificationRequest {
             template: Some("golden-signals".into()),
             strategy: Some(crate::Strategy::Rolling),
             duration: Some(std::time::Duration::from_secs(900)),
             baseline: vec![crate::Window::around(at, -60, 0).unwrap()],
+            diluted: false,
         },
         source: Some("vouch verify".into()),
         ..Deployment::new(name("prod"), name("checkout"), name("2.1"))

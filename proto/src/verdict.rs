@@ -138,6 +138,10 @@ pub struct Verdict {
     pub transient: bool,
     /// That of the template; `None` where none was asked for.
     pub sensitivity: Option<Sensitivity>,
+    /// A canary that was seen through the service as a whole: its share of the traffic.
+    pub diluted_share: Option<f64>,
+    /// By metric, the smallest change in that canary that could be found.
+    pub smallest_effects: Vec<(String, f64)>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -162,14 +166,9 @@ impl TryFrom<v1::Verdict> for Verdict {
         let sensitivity = (v.sensitivity != 0)
             .then(|| invalid.check("sensitivity", Sensitivity::from_wire(v.sensitivity)))
             .flatten();
-        let mut baseline = Vec::new();
-        for (i, window) in v.baseline.into_iter().enumerate() {
-            baseline.extend(invalid.check(&format!("baseline[{i}]"), Window::try_from(window)));
-        }
-        let mut metrics = Vec::new();
-        for (i, metric) in v.metrics.into_iter().enumerate() {
-            metrics.extend(invalid.check(&format!("metrics[{i}]"), MetricResult::try_from(metric)));
-        }
+        check_share(&mut invalid, v.diluted_share);
+        let baseline: Vec<Window> = each(&mut invalid, "baseline", v.baseline);
+        let metrics: Vec<MetricResult> = each(&mut invalid, "metrics", v.metrics);
         match (outcome, cause, strategy, service, environment, version, (decided_at, verification)) {
             (
                 Some(outcome),
@@ -208,6 +207,8 @@ impl TryFrom<v1::Verdict> for Verdict {
                 usable_minutes: v.usable_minutes,
                 transient: v.transient,
                 sensitivity,
+                diluted_share: v.diluted_share,
+                smallest_effects: v.smallest_effects.into_iter().map(|s| (s.metric, s.effect)).collect(),
             }),
             _ => Err(invalid),
         }
@@ -221,6 +222,21 @@ fn check_risk(invalid: &mut Invalid, risk: f64, outcome: Option<Outcome>) {
     } else if outcome.is_some_and(|outcome| (outcome == Outcome::Fail) != (risk >= 1.0)) {
         invalid.push("risk", format!("{risk} contradicts the outcome: it is 1 exactly when it fails"));
     }
+}
+
+fn check_share(invalid: &mut Invalid, share: Option<f64>) {
+    if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
+        invalid.push("diluted_share", format!("{share} is not within 0 to 1"));
+    }
+}
+
+/// Reads each of a list; what is wrong is named by its place.
+fn each<W, T: TryFrom<W, Error = Invalid>>(invalid: &mut Invalid, field: &str, wire: Vec<W>) -> Vec<T> {
+    let mut read = Vec::with_capacity(wire.len());
+    for (i, one) in wire.into_iter().enumerate() {
+        read.extend(invalid.check(&format!("{field}[{i}]"), T::try_from(one)));
+    }
+    read
 }
 
 impl TryFrom<v1::MetricResult> for MetricResult {
@@ -301,6 +317,12 @@ impl From<Verdict> for v1::Verdict {
             usable_minutes: v.usable_minutes,
             transient: v.transient,
             sensitivity: v.sensitivity.map_or(0, Sensitivity::to_wire),
+            diluted_share: v.diluted_share,
+            smallest_effects: v
+                .smallest_effects
+                .into_iter()
+                .map(|(metric, effect)| v1::SmallestEffect { metric, effect })
+                .collect(),
         }
     }
 }
@@ -315,6 +337,10 @@ mod tests {
         for verdict in [fixtures::verdict(), fixtures::verdict_with_settings()] {
             assert_eq!(Verdict::try_from(v1::Verdict::from(verdict.clone())).unwrap(), verdict);
         }
+        let mut verdict = fixtures::verdict();
+        verdict.diluted_share = Some(0.1);
+        verdict.smallest_effects = vec![("cpu".into(), 0.4)];
+        assert_eq!(Verdict::try_from(v1::Verdict::from(verdict.clone())).unwrap(), verdict);
     }
 
     #[test]
@@ -329,6 +355,7 @@ mod tests {
         assert!(said(|v| v.risk = f64::NAN).contains("not within 0 to 1"));
         assert!(said(|v| v.outcome = 0).contains("outcome: unknown value"));
         assert!(said(|v| v.metrics[0].classification = 77).contains("metrics[0].classification"));
+        assert!(said(|v| v.diluted_share = Some(1.1)).contains("diluted_share: 1.1 is not within"));
         assert!(said(|v| v.verification_id.clear()).contains("verification_id: is empty"));
     }
 }

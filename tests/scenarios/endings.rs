@@ -1,7 +1,7 @@
 //! How verifications end: each outcome, its cause, and what is done about it.
 
-use vouch_proto::{ActionOutcome, Cause, Classification, Outcome, Purpose};
-use vouch_simulator::{Effect, Fault, FaultRule};
+use vouch_proto::{ActionOutcome, Cause, Classification, Outcome, Purpose, Strategy, v1};
+use vouch_simulator::{Deploy, Effect, Fault, FaultRule, Rollout};
 use vouch_tests::{Telemetry, World};
 
 const SPEED: f64 = 120.0;
@@ -40,6 +40,51 @@ async fn a_regression_fails_with_its_metric_and_is_rolled_back_once() {
     let calls = world.hook.calls();
     assert_eq!(calls.len(), 1, "{calls:?}");
     assert_eq!(calls[0]["verdict"]["verificationId"], started.verification_id);
+}
+
+/// A request for the blue-green deployment of `checkout`, which its new hosts alone are named for.
+fn blue_green(world: &World, effect: Effect) -> v1::StartRequest {
+    let green = ["checkout-green-1", "checkout-green-2", "checkout-green-3"];
+    let at = world.now().floor_minute();
+    let deploy = Deploy {
+        service: "checkout".to_owned(),
+        version: "1.1.0".to_owned(),
+        at_ms: at.as_millis(),
+        effect,
+        rollout: Rollout::BlueGreen { hosts: green.map(ToOwned::to_owned).to_vec() },
+        warm_up: None,
+    };
+    world.simulator.deploy_with(deploy).unwrap();
+    let mut request = world.request("checkout", "1.1.0", 12);
+    request.started_at = Some(at.into());
+    request.hosts = green
+        .map(|name| v1::DeploymentHost {
+            name: name.to_owned(),
+            group: v1::HostGroup::Test as i32,
+            ..Default::default()
+        })
+        .to_vec();
+    let verification = request.verification.as_mut().unwrap();
+    verification.strategy = v1::Strategy::BlueGreen as i32;
+    verification.template = "golden-signals-by-host".to_owned();
+    request
+}
+
+#[tokio::test]
+async fn a_blue_green_deployment_is_compared_with_the_old_stack() {
+    for (effect, expected) in
+        [(Effect::Healthy, Outcome::Pass), (Effect::LatencyStep { factor: 1.6 }, Outcome::Fail)]
+    {
+        let world = World::start(Telemetry::Scenario("blue-green-bad"), SPEED).await;
+        let services = world.spawn_all().await;
+        let request = blue_green(&world, effect);
+        let started = services.client().await.start(request).await.unwrap().into_inner();
+        let verdict = world.topics().await.verdict(&started.verification_id).await;
+        assert_eq!(verdict.outcome, expected, "{}", verdict.reason);
+        assert_eq!(verdict.strategy, Strategy::BlueGreen);
+        assert!(verdict.strategy_reason.contains("3 new hosts"), "{}", verdict.strategy_reason);
+        assert!(verdict.strategy_reason.contains("3 old hosts"), "{}", verdict.strategy_reason);
+    }
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ fn request(case: &Case, at: Timestamp) -> v1::StartRequest {
             name: name.clone(),
             group: group as i32,
             switched_at: host.switch.map(|minute| at.plus_minutes(minute).into()),
+            restarted_at: host.restarts.iter().map(|minute| at.plus_minutes(*minute).into()).collect(),
         }
     });
     let window = |w: &[i64; 2]| v1::Window::from(Window::around(at, w[0], w[1]).expect("a window"));
@@ -87,6 +88,7 @@ fn request(case: &Case, at: Timestamp) -> v1::StartRequest {
             strategy: Strategy::to_wire(case.strategy),
             duration: Some(wire_duration(Duration::from_secs(minutes * 60))),
             baseline: case.baseline.iter().map(window).collect(),
+            diluted: case.diluted.is_some(),
         }),
         requested_by: "test".to_owned(),
         ..Default::default()

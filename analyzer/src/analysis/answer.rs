@@ -3,7 +3,7 @@
 use crate::case::CaseTemplate;
 use crate::judge::{JUDGE_VERSION, Judgement};
 use crate::verification::inconclusive_cause;
-use vouch_proto::{Cause, MetricResult, Name, Outcome, Strategy, Timestamp, Verdict, Window};
+use vouch_proto::{Cause, MetricResult, Name, Outcome, Timestamp, Verdict, Window};
 
 /// What the verdict says besides the judgement.
 #[derive(Debug)]
@@ -11,7 +11,6 @@ pub(super) struct Subject {
     pub(super) service: Name,
     pub(super) environment: Name,
     pub(super) version: Name,
-    pub(super) strategy: Strategy,
     pub(super) baseline: Vec<Window>,
     pub(super) verification: Window,
     /// Name and unit of each metric.
@@ -65,8 +64,8 @@ impl Subject {
             metrics: metrics.collect(),
             judge_version: JUDGE_VERSION.to_owned(),
             template: String::new(),
-            strategy: subject.strategy,
-            strategy_reason: "asked for".to_owned(),
+            strategy: judgement.choice.strategy,
+            strategy_reason: judgement.choice.reason,
             baseline: subject.baseline,
             verification: Some(subject.verification),
             service: subject.service,
@@ -81,6 +80,8 @@ impl Subject {
             usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
             transient: judgement.transient,
             sensitivity: template.sensitivity,
+            diluted_share: judgement.diluted.as_ref().map(|diluted| diluted.share),
+            smallest_effects: judgement.diluted.map_or_else(Vec::new, |diluted| diluted.smallest),
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn read(mut header: v1::AnalyzeRequest, now: Timestamp) -> Result<Dra
     let case = with_hosts(case, &hosts, origin);
     let steps = steps(&case);
     at_most("verification", steps, MAX_CELLS, "steps of all windows", "shorten the windows")?;
-    let subject = Subject { service, environment, version, strategy, baseline, verification, units, now };
+    let subject = Subject { service, environment, version, baseline, verification, units, now };
     let tracks = BTreeSet::new();
     Ok(Draft { subject, case, origin, steps, series: 0, samples: 0, tracks })
 }
@@ -125,6 +125,9 @@ fn with_hosts(mut case: Case, hosts: &[DeploymentHost], origin: Timestamp) -> Ca
             HostGroup::Service => (CaseGroup::Service, Some(switch)),
         };
         case = case.with_host(host.name.clone(), group, switch);
+        for restart in &host.restarted_at {
+            case = case.with_restart(&host.name, restart.minutes_since(origin));
+        }
     }
     case
 }

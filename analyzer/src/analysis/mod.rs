@@ -157,7 +157,7 @@ impl Draft {
             at_most("hosts", hosts, MAX_HOSTS, "hosts", remedy)?;
             let product = hosts.saturating_mul(self.case.metrics.len());
             at_most("hosts", product, case::MAX_SERIES, "hosts times metrics", remedy)?;
-            let new = case::CaseHost { group: HostGroup::Service, switch: Some(0) };
+            let new = case::CaseHost { group: HostGroup::Service, switch: Some(0), restarts: Vec::new() };
             self.case.hosts.insert(host.to_owned(), new);
         }
         if self.tracks.insert((metric.to_owned(), host.to_owned())) {

@@ -222,11 +222,13 @@ prop_compose! {
         hosts in 0..11_usize,
         group in 0..5_i32,
         switched in prop::option::of(minutes()),
+        restarted in prop::option::of(minutes()),
         series in prop::collection::vec(nasty_series(), 0..6),
         usual in any::<bool>(),
     ) -> v1::AnalyzeRequest {
         let host = |i| v1::DeploymentHost {
             name: format!("h{i}"), group, switched_at: switched.and_then(at),
+            restarted_at: restarted.and_then(at).into_iter().collect(),
         };
         let mut wild = v1::AnalyzeRequest {
             strategy,

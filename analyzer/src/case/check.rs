@@ -1,10 +1,14 @@
 //! What a case must fulfil before it is judged.
 
 use super::{
-    Case, CaseError, CaseSeries, HostGroup, MAX_BASELINE_WINDOWS, MAX_MINUTE, MAX_SAMPLES, MAX_SERIES,
+    Case, CaseError, CaseHost, CaseSeries, HostGroup, MAX_BASELINE_WINDOWS, MAX_MINUTE, MAX_SAMPLES,
+    MAX_SERIES,
 };
 use std::collections::BTreeMap;
 use vouch_proto::Strategy;
+
+/// Most restarts of one host.
+const MAX_RESTARTS: usize = 100;
 
 /// See [`Case::validate`].
 pub(super) fn check(case: &Case) -> Result<(), CaseError> {
@@ -19,6 +23,7 @@ pub(super) fn check(case: &Case) -> Result<(), CaseError> {
     check_metrics(case)?;
     case.template.check(case)?;
     check_hosts(case)?;
+    check_strategy(case)?;
     check_series(case)
 }
 
@@ -79,6 +84,7 @@ fn check_metrics(case: &Case) -> Result<(), CaseError> {
 
 fn check_hosts(case: &Case) -> Result<(), CaseError> {
     for (name, host) in &case.hosts {
+        check_restarts(name, host)?;
         if let Some(switch) = host.switch
             && !(0..=MAX_MINUTE).contains(&switch)
         {
@@ -100,9 +106,79 @@ fn check_hosts(case: &Case) -> Result<(), CaseError> {
             "none runs the new version; give one with group `test` or `service`",
         ));
     }
-    if case.strategy == Strategy::Canary && !case.hosts.values().any(|host| !is_new(host.group)) {
-        let message = "no host has group `control`; give one, or use the strategy `previous`";
+    Ok(())
+}
+
+fn check_restarts(name: &str, host: &CaseHost) -> Result<(), CaseError> {
+    let field = |i: usize| format!("hosts.{name}.restarts[{i}]");
+    if host.restarts.len() > MAX_RESTARTS {
+        let count = format!("{} minutes", host.restarts.len());
+        return Err(refuse(format!("hosts.{name}.restarts"), &count, &format!("at most {MAX_RESTARTS}")));
+    }
+    let far = |minute: &i64| minute.unsigned_abs() > MAX_MINUTE.unsigned_abs();
+    match host.restarts.iter().position(far) {
+        Some(i) => {
+            let expected = format!("a minute within {MAX_MINUTE} of the deployment");
+            Err(refuse(field(i), &host.restarts[i].to_string(), &expected))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a strategy needs besides what every case needs.
+fn check_strategy(case: &Case) -> Result<(), CaseError> {
+    if let Some(share) = case.diluted {
+        if case.strategy != Strategy::Canary {
+            let expected = "it with the strategy `canary` alone, or leave it out";
+            return Err(refuse("diluted", &format!("set for `{}`", case.strategy), expected));
+        }
+        if !(share > 0.0 && share <= 1.0) {
+            let expected = "the canary's share of the traffic, above 0 and up to 1";
+            return Err(refuse("diluted", &share.to_string(), expected));
+        }
+    }
+    match case.strategy {
+        Strategy::Canary => check_canary(case),
+        Strategy::LoadTest => check_pinned(case),
+        Strategy::Previous | Strategy::Rolling | Strategy::BlueGreen | Strategy::Auto => Ok(()),
+    }
+}
+
+fn check_canary(case: &Case) -> Result<(), CaseError> {
+    if case.diluted.is_some() {
+        return Ok(());
+    }
+    if !case.hosts.values().any(|host| host.group == HostGroup::Control) {
+        let message = "no host has group `control`; give one, use the strategy `previous`, or ask for the canary \
+                       `diluted` by its share of the traffic";
         return Err(CaseError::new("hosts", message));
+    }
+    let group = |series: &CaseSeries| case.hosts.get(&series.host).map(|host| host.group);
+    let is_whole = |series: &CaseSeries| group(series) == Some(HostGroup::Service);
+    if !case.series.is_empty() && case.series.iter().all(is_whole) {
+        let message = "measure the service as a whole only, and a canary compares hosts; give series split by host \
+                       (a template with `by_host`), or ask for the canary `diluted` by its share of the traffic";
+        return Err(CaseError::new("series", message));
+    }
+    Ok(())
+}
+
+/// Runs are compared minute by minute, so the pinned one must last as long.
+fn check_pinned(case: &Case) -> Result<(), CaseError> {
+    let Some(pinned) = case.baseline.iter().max_by_key(|[start, end]| (*end, *start)) else {
+        let message = "is missing; `load-test` compares with a pinned run, so give the window of that run";
+        return Err(CaseError::new("baseline", message));
+    };
+    let length = |[start, end]: [i64; 2]| (end - start) / case.interval_min;
+    if pinned[1] > case.verification[0] {
+        let expected = format!("a run that was over by minute {}", case.verification[0]);
+        return Err(refuse("baseline", &format!("[{}, {}]", pinned[0], pinned[1]), &expected));
+    }
+    if length(*pinned) < length(case.verification) {
+        let minutes = |window: [i64; 2]| window[1] - window[0];
+        let expected =
+            format!("at most the {} min of the pinned run: minute is compared with minute", minutes(*pinned));
+        return Err(refuse("verification", &format!("{} min", minutes(case.verification)), &expected));
     }
     Ok(())
 }
@@ -224,6 +300,46 @@ mod tests {
             let message = case.validate().unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}\n  instead of\n{expected}");
         }
+    }
+
+    #[test]
+    fn a_strategy_is_refused_without_what_it_needs() {
+        type Change = fn(&mut Case);
+        let wrong: [(Change, &str); 9] = [
+            (|c| c.series[0].host = "all".into(), "series: measure the service as a whole only"),
+            (|c| drop(c.hosts.remove("c")), "hosts: no host has group `control`; give one, use"),
+            (|c| c.diluted = Some(0.0), "diluted: is 0, give the canary's share"),
+            (|c| c.diluted = Some(f64::NAN), "diluted: is NaN, give the canary's share"),
+            (
+                |c| (c.strategy, c.diluted) = (Strategy::Previous, Some(0.1)),
+                "diluted: is set for `previous`, give it with the strategy `canary`",
+            ),
+            (
+                |c| (c.strategy, c.baseline) = (Strategy::LoadTest, vec![]),
+                "baseline: is missing; `load-test` compares with a pinned run",
+            ),
+            (
+                |c| (c.strategy, c.baseline) = (Strategy::LoadTest, vec![[-60, -35]]),
+                "verification: is 30 min, give at most the 25 min of the pinned run",
+            ),
+            (
+                |c| (c.strategy, c.baseline) = (Strategy::LoadTest, vec![[-60, 5]]),
+                "baseline: is [-60, 5], give a run that was over by minute 0",
+            ),
+            (
+                |c| c.hosts.get_mut("t").unwrap().restarts = vec![3, i64::MIN],
+                "hosts.t.restarts[1]: is -9223372036854775808, give a minute within",
+            ),
+        ];
+        for (change, expected) in wrong {
+            let mut case = good().with_host("all", HostGroup::Service, None);
+            change(&mut case);
+            let message = case.validate().unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}\n  instead of\n{expected}");
+        }
+        let mut whole = good().with_host("all", HostGroup::Service, None).diluted_by(0.1);
+        whole.series[0].host = "all".into();
+        assert_eq!(whole.validate(), Ok(()), "asked for as diluted");
     }
 
     #[test]

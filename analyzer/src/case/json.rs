@@ -17,6 +17,7 @@ struct RawCase {
     hosts: Option<BTreeMap<String, RawHost>>,
     series: Option<Vec<RawSeries>>,
     template: Option<serde_json::Value>,
+    diluted: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +33,7 @@ struct RawMetric {
 struct RawHost {
     group: Option<String>,
     switch: Option<i64>,
+    restarts: Option<Vec<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +56,11 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
     })?;
     let case = Case {
         id: required(raw.id, "id", "a text")?,
-        strategy: strategy(&required(raw.kind, "kind", "`previous`, `canary` or `rolling`")?)?,
+        strategy: strategy(&required(
+            raw.kind,
+            "kind",
+            "`previous`, `canary`, `rolling`, `blue-green`, `load-test` or `auto`",
+        )?)?,
         interval_min: required(raw.interval_min, "interval_min", "whole minutes, at least 1")?,
         baseline: required(raw.baseline, "baseline", "windows `[[start, end], ...]` in minutes")?,
         verification: required(raw.verification, "verification", "a window `[start, end]` in minutes")?,
@@ -62,6 +68,7 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
         hosts: hosts(required(raw.hosts, "hosts", "an object of hosts")?)?,
         series: series(required(raw.series, "series", "a list of series")?)?,
         template: raw.template.as_ref().map(CaseTemplate::read).transpose()?.unwrap_or_default(),
+        diluted: raw.diluted,
     };
     case.validate()?;
     Ok(case)
@@ -117,7 +124,7 @@ fn hosts(raw: BTreeMap<String, RawHost>) -> Result<BTreeMap<String, CaseHost>, C
             Some(word) => return Err(unknown(field, word, "`service`, `control` or `test`")),
             None => return Err(CaseError::new(field, "is missing; give `service`, `control` or `test`")),
         };
-        Ok((name, CaseHost { group, switch: host.switch }))
+        Ok((name, CaseHost { group, switch: host.switch, restarts: host.restarts.unwrap_or_default() }))
     };
     raw.into_iter().map(read).collect()
 }
@@ -144,7 +151,7 @@ mod tests {
     const SMALL: &str = r#"{"id":"a","kind":"canary","interval_min":1,"baseline":[[-3,0]],"verification":[0,2],
         "metrics":{"rt":{"unit":"ms","bad":"up"},"errors":{"unit":"1/min","bad":"up","exposure":"n","role":"judged"},
                    "n":{"unit":"1/min","bad":"down","role":"context"}},
-        "hosts":{"c":{"group":"control","switch":null},"t":{"group":"test","switch":0}},
+        "hosts":{"c":{"group":"control","switch":null},"t":{"group":"test","switch":0,"restarts":[4,9]}},
         "label":{"verdict":"fail"},"surprise":[1],
         "series":[{"metric":"rt","host":"t","start":-3,"values":[1,2.5,null,4,5]}]}"#;
 
@@ -155,7 +162,10 @@ mod tests {
         assert_eq!(case.metrics["rt"], CaseMetric::judged("ms", Direction::Increase));
         assert_eq!(case.metrics["errors"].exposure.as_deref(), Some("n"));
         assert!(!case.metrics["n"].is_judged());
-        assert_eq!(case.hosts["t"], CaseHost { group: HostGroup::Test, switch: Some(0) });
+        assert_eq!(
+            case.hosts["t"],
+            CaseHost { group: HostGroup::Test, switch: Some(0), restarts: vec![4, 9] }
+        );
         assert_eq!(case.series[0].values, [Some(1.0), Some(2.5), None, Some(4.0), Some(5.0)]);
     }
 
@@ -170,6 +180,10 @@ mod tests {
     #[test]
     fn a_refusal_names_the_field_the_value_and_the_remedy() {
         let cases = [
+            (
+                SMALL.replace("\"kind\":\"canary\",", ""),
+                "kind: is missing; give `previous`, `canary`, `rolling`, `blue-green`",
+            ),
             (
                 SMALL.replace("canary", "canari"),
                 "kind: unknown value `canari`, expected one of previous, canary",

@@ -39,6 +39,8 @@ pub struct Case {
     pub series: Vec<CaseSeries>,
     /// How the metrics are judged.
     pub template: CaseTemplate,
+    /// For a canary that is judged on the service as a whole: its share of the traffic, above 0 to 1.
+    pub diluted: Option<f64>,
 }
 
 /// What a metric means.
@@ -64,12 +66,14 @@ pub enum MetricRole {
 }
 
 /// One host, pod or instance; or the service as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseHost {
     /// Its part in the comparison.
     pub group: HostGroup,
     /// The minute from which it runs the new version; `None`: never, or for `service`: from 0.
     pub switch: Option<i64>,
+    /// Minutes at which its process started again with the version that it had.
+    pub restarts: Vec<i64>,
 }
 
 /// A host's part in the comparison.
@@ -128,6 +132,7 @@ impl Case {
             hosts: BTreeMap::new(),
             series: Vec::new(),
             template: CaseTemplate::default(),
+            diluted: None,
         }
     }
 
@@ -148,7 +153,21 @@ impl Case {
     /// Adds or replaces a host.
     #[must_use]
     pub fn with_host(mut self, name: impl Into<String>, group: HostGroup, switch: Option<i64>) -> Self {
-        self.hosts.insert(name.into(), CaseHost { group, switch });
+        self.hosts.insert(name.into(), CaseHost { group, switch, restarts: Vec::new() });
+        self
+    }
+
+    /// Notes that a host's process started again; of a host that is not there, nothing.
+    #[must_use]
+    pub fn with_restart(mut self, name: &str, minute: i64) -> Self {
+        self.hosts.entry(name.to_owned()).and_modify(|host| host.restarts.push(minute));
+        self
+    }
+
+    /// Has a canary judged on the service as a whole, of whose traffic it has this share.
+    #[must_use]
+    pub const fn diluted_by(mut self, share: f64) -> Self {
+        self.diluted = Some(share);
         self
     }
 

@@ -2,7 +2,8 @@
 
 use super::unit::SURE;
 use super::{ALL_HOSTS, Change, Detector, Finding, host_share};
-use crate::frame::{Comparison, Frame};
+use crate::expected::pinned;
+use crate::frame::{Comparison, Frame, FrameHost};
 use crate::maths::{NegativeBinomial, ln, ln_add};
 use crate::pair::{
     HEALTHY_STATES, IMPROVED, Likelihood, NORMAL, OUTLIER, Pair, PairModel, PairSettings, WARM_UP,
@@ -67,6 +68,8 @@ struct CountUnit {
     law: Law,
     counts: Vec<Count>,
     switch: usize,
+    /// The host that it stands for; `None` for all of them.
+    one_host: Option<FrameHost>,
     step_min: f64,
     pair: Pair,
     seen: usize,
@@ -100,23 +103,23 @@ impl ErrorDetector {
         let model = PairModel::new(PairSettings::COUNTS, frame.step_minutes());
         let control = ControlCounts::new(frame, metric, exposure);
         let has_both = |host: &str| frame.track(metric, host).zip(frame.track(exposure, host));
-        let hosts: Vec<(&str, usize)> = frame
+        let others = control.past.iter().any(|(_, trials)| *trials > 0.0);
+        let hosts: Vec<&FrameHost> = frame
             .new_hosts
             .iter()
-            .filter(|host| has_both(&host.name).is_some_and(|(_, trials)| trials.has_past()))
-            .map(|host| (host.name.as_str(), host.switch))
+            .filter(|host| has_both(&host.name).is_some_and(|(_, trials)| others || trials.has_past()))
             .collect();
-        let first_switch = hosts.iter().map(|(_, switch)| *switch).min()?;
+        let first_switch = hosts.iter().map(|host| host.switch).min()?;
         let mut units = Vec::with_capacity(hosts.len() + 1);
         let everyone = (hosts.len() > 1).then_some((ALL_HOSTS, first_switch, hosts.as_slice()));
-        let alone = hosts.iter().map(|host| (host.0, host.1, std::slice::from_ref(host)));
+        let alone = hosts.iter().map(|host| (host.name.as_str(), host.switch, std::slice::from_ref(host)));
         for (name, switch, members) in everyone.into_iter().chain(alone) {
             let mut past = control.past.clone();
             let mut counts: Vec<Count> = control.live.clone();
-            for (host, switch) in members {
-                let Some((events, trials)) = has_both(host) else { continue };
+            for host in members {
+                let Some((events, trials)) = has_both(&host.name) else { continue };
                 past.extend(events.recent.iter().copied().zip(trials.recent.iter().copied()));
-                for (t, count) in counts.iter_mut().enumerate().skip(*switch) {
+                for (t, count) in counts.iter_mut().enumerate().skip(host.switch) {
                     count.add(events.live[t], trials.live[t]);
                 }
             }
@@ -125,6 +128,7 @@ impl ErrorDetector {
                 law: Law::learn(&past),
                 counts,
                 switch,
+                one_host: (name != ALL_HOSTS).then(|| members[0].clone()),
                 step_min: frame.step_minutes(),
                 pair: model.start(),
                 seen: 0,
@@ -133,11 +137,7 @@ impl ErrorDetector {
                 disturbed: false,
             });
         }
-        let against = match frame.comparison {
-            Comparison::Control => "the control hosts",
-            Comparison::Past | Comparison::Remaining => "the time before the deployment",
-        };
-        Some(Self { metric: metric.to_owned(), against, model, gate, units })
+        Some(Self { metric: metric.to_owned(), against: frame.comparison.of_counts(), model, gate, units })
     }
 }
 
@@ -168,7 +168,9 @@ impl ControlCounts {
             let both = frame.track(metric, &host.name).zip(frame.track(exposure, &host.name));
             let Some((events, trials)) = both else { continue };
             past.extend(events.recent.iter().copied().zip(trials.recent.iter().copied()));
-            for (t, count) in live.iter_mut().enumerate() {
+            // An old stack has no traffic worth comparing with after the switch.
+            for (t, count) in live.iter_mut().enumerate().filter(|_| frame.comparison == Comparison::Control)
+            {
                 count.add(events.live[t], trials.live[t]);
             }
         }
@@ -177,6 +179,10 @@ impl ControlCounts {
             events += count.events;
             trials += count.trials;
             *count = Count { events: 0.0, trials: 0.0, control: events / f64::max(trials, 1.0) };
+        }
+        if frame.comparison == Comparison::Pinned {
+            let ratios = pinned::ratios(frame, metric, exposure);
+            live.iter_mut().zip(ratios).for_each(|(count, ratio)| count.control = ratio);
         }
         Self { past, live }
     }
@@ -243,7 +249,12 @@ impl CountUnit {
             let expected = self.law.ratio.max(count.control) * count.trials;
             self.disturbed |= count.events - expected >= 5.0 * (expected + 1.0).sqrt().max(2.0);
         }
-        model.step(&mut self.pair, row.as_ref(), (t - self.switch) as f64 * self.step_min);
+        let host = self.one_host.as_ref();
+        if host.is_some_and(|host| host.restarts_at(t)) {
+            model.restart(&mut self.pair);
+        }
+        let age = host.map_or(t - self.switch, |host| host.age(t));
+        model.step(&mut self.pair, row.as_ref(), age as f64 * self.step_min);
         if self.pair.p_degraded() < 0.5 {
             self.since = None;
         } else if self.since.is_none() {

@@ -116,6 +116,9 @@ impl Detector for JointDetector {
                 a.iter_mut().zip(b).for_each(|(a, b)| *a *= b);
                 a
             });
+            if a.restarted() || b.restarted() {
+                self.model.restart(&mut joint.pair);
+            }
             self.model.step(&mut joint.pair, product.as_ref(), age_min);
             if joint.pair.p_degraded() < LIKELY {
                 joint.since = None;

@@ -13,7 +13,7 @@ use crate::robust;
 use vouch_proto::Direction;
 
 /// Standard errors of the baseline level that are no evidence.
-const LEVEL_DOUBT: f64 = 0.8;
+pub(crate) const LEVEL_DOUBT: f64 = 0.8;
 /// Hosts younger than this do not count for the group as long as there are older ones, in minutes.
 const YOUNG_MIN: f64 = 4.0;
 /// Least noise of the mean of several hosts.
@@ -45,6 +45,8 @@ pub(super) struct Group {
     noise: Noise,
     host_sigma: f64,
     first_switch: usize,
+    /// The part of the hosts' doubt that their mean is free of.
+    relief: f64,
 }
 
 /// What the detectors of a judge share.
@@ -72,11 +74,7 @@ impl LevelDetector {
             return None;
         }
         let group = if hosts.len() > 1 { build.group(&hosts, &residuals) } else { None };
-        let against = match source.frame.comparison {
-            Comparison::Control => "the control hosts",
-            Comparison::Past => "before the deployment, load corrected",
-            Comparison::Remaining => "the hosts on the old version and the time before",
-        };
+        let against = source.frame.comparison.of_levels();
         Some(Self { metric: source.metric.to_owned(), direction, against, hosts, group })
     }
 
@@ -132,7 +130,8 @@ impl Build<'_> {
                 residual: if is_void { f64::NAN } else { self.sign * residual },
                 sigma,
                 dead_zone: dead_zone + residuals.systematic[t],
-                age_min: t.saturating_sub(host.switch) as f64 * self.source.frame.step_minutes(),
+                age_min: host.age(t) as f64 * self.source.frame.step_minutes(),
+                restarted: host.restarts_at(t),
             }
         };
         Some(Host {
@@ -189,12 +188,18 @@ impl Build<'_> {
             noise,
             host_sigma: sigmas / known.len() as f64,
             first_switch: hosts.iter().map(|host| host.switch).min()?,
+            relief: known.iter().map(|r| r.relief).fold(f64::INFINITY, f64::min),
         })
     }
 
     fn traffic(&self, host: &str) -> Option<Traffic> {
-        let track = self.source.frame.track(self.shared.traffic?, host)?;
-        Some(Traffic { usual: robust::mean(&track.recent)?, live: track.live.clone() })
+        let (frame, metric) = (self.source.frame, self.shared.traffic?);
+        let track = frame.track(metric, host)?;
+        // A host without a past is taken to have had the traffic of the others.
+        let others = frame.controls.iter().filter_map(|other| frame.track(metric, &other.name));
+        let others: Vec<f64> = others.filter_map(|other| robust::mean(&other.recent)).collect();
+        let usual = robust::mean(&track.recent).or_else(|| robust::mean(&others))?;
+        Some(Traffic { usual, live: track.live.clone() })
     }
 }
 
@@ -239,8 +244,9 @@ impl Group {
         Observation {
             residual: robust::mean(&counted).unwrap_or(f64::NAN),
             sigma: variance.sqrt() * loudest.max(1.0),
-            dead_zone: all.iter().map(|one| one.dead_zone).fold(0.0, f64::max),
+            dead_zone: all.iter().map(|one| one.dead_zone).fold(0.0, f64::max) - self.relief,
             age_min: all.iter().map(|one| one.age_min).fold(f64::INFINITY, f64::min),
+            restarted: all.iter().any(|one| one.restarted) && all.iter().all(|one| one.restarted),
         }
     }
 }

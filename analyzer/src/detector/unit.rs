@@ -25,6 +25,8 @@ pub(super) struct Observation {
     pub(super) dead_zone: f64,
     /// Minutes since the host runs the new version.
     pub(super) age_min: f64,
+    /// Whether the process started again, with the version that it had.
+    pub(super) restarted: bool,
 }
 
 /// What is known before the first step.
@@ -55,6 +57,7 @@ pub(super) struct LevelUnit {
     usable: usize,
     disturbed: bool,
     newest: Option<(usize, f64)>,
+    restarted: bool,
 }
 
 impl LevelUnit {
@@ -75,6 +78,7 @@ impl LevelUnit {
             usable: 0,
             disturbed: false,
             newest: None,
+            restarted: false,
         }
     }
 
@@ -84,6 +88,7 @@ impl LevelUnit {
         self.recent.push(seen.residual, seen.age_min);
         let mut row = None;
         self.newest = None;
+        self.restarted = seen.restarted;
         if innovation.is_finite() {
             let letter = emission::letter(innovation);
             row = Some(self.emission.likelihood(letter, seen.age_min));
@@ -92,6 +97,9 @@ impl LevelUnit {
             // A slow average of the noise, as requests come and go.
             self.gate.sigma += (seen.sigma - self.gate.sigma) / (self.usable.min(15) as f64 + 1.0);
             self.disturbed |= z >= DISTURBANCE && seen.residual >= self.gate.least;
+        }
+        if seen.restarted {
+            self.model.restart(&mut self.pair);
         }
         self.model.step(&mut self.pair, row.as_ref(), seen.age_min);
         self.mark(t);
@@ -108,6 +116,11 @@ impl LevelUnit {
     /// Likelihood of the newest sample under another emission, for a joint unit.
     pub(super) fn newest_likelihood(&self, emission: &Emission) -> Option<Likelihood> {
         self.newest.map(|(letter, age_min)| emission.likelihood(letter, age_min))
+    }
+
+    /// Whether the process started again at the newest step.
+    pub(super) const fn restarted(&self) -> bool {
+        self.restarted
     }
 
     /// Age of the host at the newest step; `None` before the first.

@@ -1,5 +1,7 @@
-//! New hosts with control hosts at the same time, less the difference they had before.
+//! New hosts with control hosts at the same time, less the difference they had before. Where that is not known, and
+//! where the controls themselves drift apart, how far hosts of one version lie apart is left as doubt.
 
+use super::spread::Spread;
 use super::{LEAST_SIGMA, Residuals, Source, column_means, column_medians, difference};
 use crate::frame::Track;
 use crate::profile::LogScale;
@@ -9,6 +11,9 @@ use crate::robust;
 const ALIKE: f64 = 4.0;
 /// Fewest samples to learn a difference from.
 const LEAST_SAMPLES: usize = 6;
+/// Hosts that weigh as much as the belief that controls do not drift apart.
+const DRIFT_WEIGHT: f64 = 2.0;
+const MOST_AUTOCORRELATION: f64 = 0.85;
 
 /// The controls of one metric on the logarithmic scale.
 struct Controls {
@@ -16,6 +21,7 @@ struct Controls {
     during: Vec<Vec<f64>>,
     middle_before: Vec<f64>,
     middle_during: Vec<f64>,
+    spread: Spread,
 }
 
 /// See [`super::residuals`].
@@ -30,11 +36,19 @@ pub(super) fn residuals(source: &Source<'_>) -> Vec<Option<Residuals>> {
     let controls = Controls::new(&tracks, &scale);
     let noise = controls.differences_before();
     let inflation = controls.inflation(&noise);
+    let drift = controls.drift(&noise);
     let of_host = |host: usize| {
         let track = source.track(host)?;
         let mut residuals = controls.compare(track, &scale)?;
         residuals.control = noise.clone();
         residuals.inflation = inflation[..residuals.live.len()].to_vec();
+        if track.has_past() {
+            residuals.systematic = drift[..residuals.live.len()].to_vec();
+        } else {
+            let doubt = controls.spread.of_one();
+            residuals.systematic.iter_mut().for_each(|systematic| *systematic += doubt);
+            residuals.relief = doubt - controls.spread.of_mean(frame.new_hosts.len());
+        }
         let switch = frame.new_hosts[host].switch.min(residuals.live.len());
         residuals.live[..switch].fill(f64::NAN);
         Some(residuals)
@@ -47,7 +61,9 @@ impl Controls {
         let before: Vec<Vec<f64>> = tracks.iter().map(|track| scale.apply_all(&track.recent)).collect();
         let during: Vec<Vec<f64>> = tracks.iter().map(|track| scale.apply_all(&track.live)).collect();
         let (middle_before, middle_during) = (middle(&before), middle(&during));
-        Self { before, during, middle_before, middle_during }
+        let level = |row: &Vec<f64>| robust::median(&difference(row, &middle_before));
+        let levels: Vec<f64> = before.iter().filter_map(level).collect();
+        Self { before, during, middle_before, middle_during, spread: Spread::of(&levels) }
     }
 
     fn compare(&self, track: &Track, scale: &LogScale) -> Option<Residuals> {
@@ -64,6 +80,7 @@ impl Controls {
             systematic: vec![0.0; live.len()],
             inflation: Vec::new(),
             expected: self.middle_during.iter().map(|middle| middle + offset).collect(),
+            relief: 0.0,
             live: live.iter().map(|v| v - offset).collect(),
         })
     }
@@ -87,6 +104,32 @@ impl Controls {
             difference(&rows[i], &column_means(others, rows[i].len()))
         };
         (0..rows.len()).map(apart).collect()
+    }
+
+    /// How far the controls have drifted apart since the deployment, beyond their noise: one more host may have as well.
+    fn drift(&self, before: &[Vec<f64>]) -> Vec<f64> {
+        let now = self.each_against_the_others(&self.during);
+        let levels = self.each_against_the_others(&self.before);
+        let known =
+            |(row, apart): (&Vec<f64>, &Vec<f64>)| Some((robust::median(row)?, robust::summary(apart)?));
+        let known: Vec<Option<(f64, robust::Summary)>> = levels.iter().zip(before).map(known).collect();
+        let hosts = now.len() as f64;
+        let mut sums = vec![(0.0, 0.0); now.len()];
+        let mut at = |t: usize| {
+            let mut excess = 0.0;
+            for ((row, known), (sum, n)) in now.iter().zip(&known).zip(&mut sums) {
+                let Some((level, noise)) = known else { continue };
+                if let Some(value) = row.get(t).filter(|v| v.is_finite()) {
+                    *sum += value - level;
+                    *n += 1.0;
+                }
+                let phi = noise.autocorrelation.clamp(0.0, MOST_AUTOCORRELATION);
+                let by_noise = noise.sigma * noise.sigma * (1.0 + phi) / (1.0 - phi);
+                excess += if *n > 0.0 { (*sum / *n) * (*sum / *n) - by_noise / *n } else { 0.0 };
+            }
+            (excess.max(0.0) / (hosts + DRIFT_WEIGHT) * (hosts - 1.0) / hosts.max(1.0)).max(0.0).sqrt()
+        };
+        (0..self.middle_during.len()).map(&mut at).collect()
     }
 
     /// Running ratio of the controls' disagreement now to the one before, at least 1, shrunk to 1.

@@ -2,8 +2,11 @@
 //! One file per comparison; everything at a minute depends on that minute and the ones before.
 
 mod control;
+mod old_stack;
 mod past;
+pub(crate) mod pinned;
 mod remaining;
+mod spread;
 
 use crate::frame::{Comparison, Frame, Track};
 use crate::profile::{LogScale, Profile};
@@ -27,6 +30,8 @@ pub struct Residuals {
     pub inflation: Vec<f64>,
     /// Value that a residual of zero stands for, per step, in the metric's own unit.
     pub expected: Vec<f64>,
+    /// The part of `systematic` that the mean of all new hosts is free of.
+    pub relief: f64,
 }
 
 /// Where a metric's expectation comes from.
@@ -50,6 +55,8 @@ pub fn residuals(source: &Source<'_>) -> Vec<Option<Residuals>> {
         Comparison::Past => hosts.map(|host| past::residuals(source, host)).collect(),
         Comparison::Control => control::residuals(source),
         Comparison::Remaining => hosts.map(|host| remaining::residuals(source, host)).collect(),
+        Comparison::OldStack => old_stack::residuals(source),
+        Comparison::Pinned => hosts.map(|host| pinned::residuals(source, host)).collect(),
     }
 }
 

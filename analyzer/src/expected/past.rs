@@ -2,7 +2,8 @@
 
 use super::{Residuals, Source};
 use crate::elasticity::{self, Elasticity};
-use crate::profile::{Family, LogScale};
+use crate::frame::Track;
+use crate::profile::{Family, LogScale, Profile};
 use crate::robust;
 use crate::trend::Trend;
 
@@ -27,8 +28,13 @@ pub(super) struct LoadModel {
 impl LoadModel {
     /// Learns from everything before step `split` of the joined reference and verification window, and from the
     /// earlier windows.
-    pub(super) fn new(source: &Source<'_>, host: usize, scale: &LogScale, split: usize) -> Option<Self> {
-        let (track, load) = (source.track(host)?, source.load_track(host)?);
+    pub(super) fn new(
+        profile: &Profile,
+        (track, load): (&Track, Option<&Track>),
+        scale: &LogScale,
+        split: usize,
+    ) -> Option<Self> {
+        let load = load?;
         let joined = [load.recent.as_slice(), load.live.as_slice()].concat();
         let ln_load = elasticity::ln_load(&joined, &load.recent);
         let metric = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
@@ -39,7 +45,7 @@ impl LoadModel {
         }
         stretches.push((metric[..split].to_vec(), ln_load[..split].to_vec()));
         let slices = stretches.iter().map(|(metric, load)| (&metric[..], &load[..]));
-        let elasticity = elasticity::fit(slices, source.profile.elasticity);
+        let elasticity = elasticity::fit(slices, profile.elasticity);
         let usual = robust::median(&ln_load[..split])?;
         let spread = robust::winsorised_sd(&ln_load[..split], usual, f64::INFINITY);
         Some(Self {
@@ -47,7 +53,7 @@ impl LoadModel {
             ln_load,
             usual,
             known: KNOWN_SDS * spread.max(LEAST_LOAD_SD),
-            proportional_to_requests: source.profile.family == Family::Utilisation,
+            proportional_to_requests: profile.family == Family::Utilisation,
         })
     }
 
@@ -71,12 +77,22 @@ impl LoadModel {
 
 /// See [`super::residuals`].
 pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
-    let track = source.track(host)?;
-    let scale = source.scale(track)?;
-    let switch = source.frame.new_hosts[host].switch.min(track.live.len());
+    let switch = source.frame.new_hosts[host].switch;
+    of_tracks(&source.profile, source.track(host)?, source.load_track(host), switch)
+}
+
+/// A host that runs the new version from step `switch` on, by its metric and its load.
+pub(super) fn of_tracks(
+    profile: &Profile,
+    track: &Track,
+    load: Option<&Track>,
+    switch: usize,
+) -> Option<Residuals> {
+    let scale = LogScale::new(profile, &track.recent)?;
+    let switch = switch.min(track.live.len());
     let split = track.recent.len() + switch;
     let values = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
-    let load = LoadModel::new(source, host, &scale, split);
+    let load = LoadModel::new(profile, (track, load), &scale, split);
     let shift = |at: usize| load.as_ref().map_or(0.0, |load| load.shift(at));
     let adjusted: Vec<f64> = values.iter().enumerate().map(|(at, value)| value - shift(at)).collect();
     let trend = Trend::fit(&adjusted[..split])?;
@@ -90,6 +106,7 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
         systematic: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.doubt(at))).collect(),
         inflation: vec![1.0; live.len()],
         expected: steps.map(|at| trend.at(at) + shift(at)).collect(),
+        relief: 0.0,
         live,
     })
 }

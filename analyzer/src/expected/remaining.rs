@@ -17,7 +17,7 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
     let mut residuals = past::residuals(source, host)?;
     let scale = source.scale(track)?;
     let switch = source.frame.new_hosts[host].switch.min(track.live.len());
-    let load = LoadModel::new(source, host, &scale, before + switch);
+    let load = LoadModel::new(&source.profile, (track, source.load_track(host)), &scale, before + switch);
     for (t, live) in residuals.live.iter_mut().enumerate() {
         let moved = common[before + t];
         if !moved.is_finite() || !live.is_finite() {
@@ -51,6 +51,7 @@ fn without_load(source: &Source<'_>, host: usize, common: &[f64]) -> Option<Resi
         systematic: vec![0.0; live.len()],
         inflation: vec![1.0; live.len()],
         expected: common[track.recent.len()..].iter().map(|common| common + level).collect(),
+        relief: 0.0,
         live,
     })
 }

@@ -122,6 +122,7 @@ fn read(
         hosts: request.hosts,
         verification: request.verification,
         source: request.requested_by,
+        traffic_percent: request.traffic_percent,
         ..Default::default()
     };
     let deployment = invalid.check("", Deployment::try_from(wire));
@@ -147,17 +148,41 @@ fn check_request(shared: &Shared, deployment: &Deployment, now: Timestamp, inval
     }
     let has = |group| deployment.hosts.iter().any(|h| h.group == group);
     let sides = has(HostGroup::Control) && has(HostGroup::Test);
-    if request.strategy == Some(Strategy::Canary) && !sides && deployment.phase != Phase::Started {
+    if request.strategy == Some(Strategy::Canary)
+        && !sides
+        && !request.diluted
+        && deployment.phase != Phase::Started
+    {
         invalid.push(
             "verification.strategy",
-            "`canary` compares test with control hosts; name both in `hosts`, or choose `auto`",
+            "`canary` compares test with control hosts; name both in `hosts`, choose `auto`, or ask for it `diluted`",
         );
     }
+    check_diluted(deployment, invalid);
     if request.strategy == Some(Strategy::LoadTest) && request.baseline.is_empty() {
         invalid.push(
             "verification.baseline",
             "is missing; `load-test` compares with a pinned run, so give the window of that run",
         );
+    }
+}
+
+/// A canary that is seen through the service as a whole needs to know what part of it the canary is.
+fn check_diluted(deployment: &Deployment, invalid: &mut Invalid) {
+    let request = &deployment.verification;
+    if !request.diluted {
+        return;
+    }
+    if request.strategy != Some(Strategy::Canary) {
+        invalid
+            .push("verification.diluted", "is for the strategy `canary` alone; ask for it, or leave it out");
+    }
+    if !(1..100).contains(&deployment.traffic_percent) {
+        let message = format!(
+            "{} is no part of the traffic; say with 1 to 99 what part the diluted canary has",
+            deployment.traffic_percent
+        );
+        invalid.push("traffic_percent", message);
     }
 }
 

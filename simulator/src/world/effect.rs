@@ -80,6 +80,11 @@ pub enum Rollout {
         /// Their names.
         hosts: Vec<String>,
     },
+    /// These hosts take over from the others, all at once. Hosts that are not in charge report nothing.
+    BlueGreen {
+        /// Names of the new stack's hosts.
+        hosts: Vec<String>,
+    },
     /// One host after the other, in the order of the scenario.
     Rolling {
         /// So many minutes apart.

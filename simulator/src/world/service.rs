@@ -34,11 +34,23 @@ impl Rolled {
     fn switch_ms(&self, index: usize, host: &str) -> Option<i64> {
         match &self.rollout {
             Rollout::All => Some(self.at_ms),
-            Rollout::Canary { hosts } => hosts.iter().any(|h| h == host).then_some(self.at_ms),
+            Rollout::Canary { hosts } | Rollout::BlueGreen { hosts } => {
+                hosts.iter().any(|h| h == host).then_some(self.at_ms)
+            }
             Rollout::Rolling { every_minutes } => {
                 Some(self.at_ms + (index as f64 * every_minutes * MINUTE as f64) as i64)
             }
         }
+    }
+}
+
+impl Rolled {
+    /// Whether the other stack of a blue-green deployment is in charge.
+    fn is_idle(&self, host: &str, at: i64) -> bool {
+        let Rollout::BlueGreen { hosts } = &self.rollout else { return false };
+        let is_new = hosts.iter().any(|h| h == host);
+        let switched = at >= self.at_ms && self.until_ms.is_none_or(|until| at < until);
+        is_new != switched
     }
 }
 
@@ -165,6 +177,9 @@ impl ServiceModel {
     /// What the version that a host ran in this minute does.
     #[allow(clippy::cast_precision_loss, reason = "milliseconds of a minute")]
     fn impact(&self, host: usize, name: &str, at: i64, rolled: &[Rolled]) -> Impact {
+        if rolled.iter().any(|deployment| deployment.is_idle(name, at)) {
+            return Impact { reports: false, ..Impact::NONE };
+        }
         let end = at + MINUTE;
         for deployment in rolled.iter().rev() {
             let Some(switch) = deployment.switch_ms(host, name) else { continue };

@@ -181,9 +181,10 @@ pub enum ScenarioError {
 }
 
 /// The scenarios that come with the simulator.
-const EMBEDDED: [(&str, &str); 6] = [
+const EMBEDDED: [(&str, &str); 7] = [
     ("healthy", include_str!("../../scenarios/healthy.yaml")),
     ("bad-deployment", include_str!("../../scenarios/bad-deployment.yaml")),
+    ("blue-green-bad", include_str!("../../scenarios/blue-green-bad.yaml")),
     ("canary-bad", include_str!("../../scenarios/canary-bad.yaml")),
     ("rolling-bad", include_str!("../../scenarios/rolling-bad.yaml")),
     ("no-data", include_str!("../../scenarios/no-data.yaml")),
@@ -305,10 +306,10 @@ impl ServiceSpec {
             .map_err(|(field, message)| invalid(at(&format!("effect.{field}")), message))?;
         match rollout {
             Rollout::All => {}
-            Rollout::Canary { hosts } => {
+            Rollout::Canary { hosts } | Rollout::BlueGreen { hosts } => {
                 self.check_hosts(hosts, || at("rollout.hosts"))?;
                 if hosts.is_empty() {
-                    return Err(invalid(at("rollout.hosts"), "name the canary hosts"));
+                    return Err(invalid(at("rollout.hosts"), "name the hosts that get the new version"));
                 }
             }
             Rollout::Rolling { every_minutes } if !(0.0..=1440.0).contains(every_minutes) => {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use std::time::Duration;
 use tokio::time::Instant;
 use vouch_proto::deployment::wire_duration;
-use vouch_proto::{HostGroup, Outcome, Strategy, Timestamp, Verdict, v1};
+use vouch_proto::{HostGroup, Outcome, Strategy, Timestamp, Verdict, Window, v1};
 use vouch_service::settings::parse_duration;
 
 const HELP: &str = "\
@@ -60,6 +60,15 @@ pub(crate) struct Arguments {
     /// A host that goes on running the old version (again for each).
     #[arg(long = "control-host", value_name = "NAME")]
     control_hosts: Vec<String>,
+    /// For load-test: the window of the pinned run, START/END (RFC 3339); otherwise a window to compare with.
+    #[arg(long = "baseline", value_name = "START/END", value_parser = parse_window)]
+    baselines: Vec<Window>,
+    /// Share of the traffic on the new version, percent.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    traffic_percent: Option<u32>,
+    /// Judge a canary on the service as a whole where its hosts are not measured, by --traffic-percent.
+    #[arg(long, requires = "traffic_percent")]
+    diluted: bool,
     #[command(flatten)]
     server: ServerArguments,
     /// How to print the verdict: text for a person, json as it is published.
@@ -81,6 +90,12 @@ pub(crate) struct Arguments {
 enum Then {
     Fail,
     Continue,
+}
+
+fn parse_window(text: &str) -> Result<Window, String> {
+    let instant = |text: &str| text.parse::<Timestamp>().map_err(|e| e.to_string());
+    let (start, end) = text.split_once('/').ok_or("give START/END, two instants (RFC 3339)")?;
+    Window::new(instant(start)?, instant(end)?).map_err(|e| e.to_string())
 }
 
 /// How long the analyzer may be away before starting is given up.
@@ -167,7 +182,7 @@ impl Arguments {
         let host = |name: &String, group: HostGroup| v1::DeploymentHost {
             name: name.clone(),
             group: group.to_wire(),
-            switched_at: None,
+            ..Default::default()
         };
         let tests = self.test_hosts.iter().map(|name| host(name, HostGroup::Test));
         let controls = self.control_hosts.iter().map(|name| host(name, HostGroup::Control));
@@ -184,11 +199,13 @@ impl Arguments {
                 template: self.template.clone(),
                 strategy: self.strategy.map_or(0, Strategy::to_wire),
                 duration: self.duration.map(wire_duration),
-                baseline: Vec::new(),
+                baseline: self.baselines.iter().copied().map(Into::into).collect(),
+                diluted: self.diluted,
             }),
             hosts: tests.chain(controls).collect(),
             requested_by: "vouch verify".to_owned(),
             wait_for_traffic: false,
+            traffic_percent: self.traffic_percent,
         }
     }
 
@@ -254,6 +271,21 @@ mod tests {
         assert_eq!(verification.duration.unwrap().seconds, 900);
         assert_eq!(request.hosts.len(), 3);
         assert_eq!(request.started_at.unwrap().seconds, 1_795_514_400);
+    }
+
+    #[test]
+    fn a_pinned_run_and_a_diluted_canary_can_be_asked_for() {
+        let run = "2026-11-24T10:00:00Z/2026-11-24T10:30:00Z";
+        let request = parse(&["--strategy", "load-test", "--baseline", run]).unwrap().request();
+        assert_eq!(request.verification.unwrap().baseline.len(), 1);
+        assert!(
+            parse(&["--baseline", "2026-11-24T10:00:00Z"]).unwrap_err().to_string().contains("START/END")
+        );
+        assert!(parse(&["--diluted"]).is_err(), "its share of the traffic is needed");
+        let request =
+            parse(&["--strategy", "canary", "--diluted", "--traffic-percent", "10"]).unwrap().request();
+        assert_eq!((request.traffic_percent, request.verification.unwrap().diluted), (Some(10), true));
+        assert!(parse(&["--traffic-percent", "101"]).is_err());
     }
 
     #[test]
