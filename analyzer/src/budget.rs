@@ -153,6 +153,9 @@ mod tests {
         fn share(&self, _: usize) -> f64 {
             0.5
         }
+        fn exclusion(&self, _: usize) -> f64 {
+            0.0
+        }
         fn finding(&self, _: usize) -> Finding {
             Finding {
                 metrics: Vec::new(),

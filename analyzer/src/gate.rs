@@ -82,6 +82,12 @@ impl Recent {
         newest.filter(|(r, age)| r.is_finite() && **age >= age_min).map(|(r, _)| *r).collect()
     }
 
+    /// All that are kept of hosts that do not warm up any more.
+    #[must_use]
+    pub fn settled(&self) -> Vec<f64> {
+        self.last(KEPT_SAMPLES, YOUNG_MIN)
+    }
+
     /// The effect over the last quarter of an hour, and whether it matters.
     #[must_use]
     pub fn effect(&self, gate: &Gate, p_spread: f64) -> Effect {

@@ -4,6 +4,7 @@
 use crate::case::{Case, CaseError};
 pub use crate::coverage::MIN_USABLE_MINUTES;
 use crate::dilution::Diluted;
+pub use crate::ending::Ending;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
 use crate::strategy::{self, Choice};
@@ -20,6 +21,8 @@ pub struct JudgeSettings {
     pub thresholds: Thresholds,
     /// Leaves aside what fails without evidence or on less of it: limits, silence, sensitivity.
     pub evidence_alone: bool,
+    /// Whether it may end early or late. By default at the end of the window.
+    pub ending: Ending,
 }
 
 /// What is known after some minutes of a verification.
@@ -31,6 +34,8 @@ pub struct Judgement {
     pub risk: f64,
     /// End of the sample after which it failed, in minutes since the deployment.
     pub failed_at_minute: Option<i64>,
+    /// End of the sample after which it passed before the end of the window.
+    pub passed_at_minute: Option<i64>,
     /// Whether the evidence suffices to roll back without a person: [`Thresholds::rollback`].
     pub rollback_grade: bool,
     /// Whether it passed in spite of a short disturbance that has ended.
@@ -99,6 +104,7 @@ fn refused(case: &Case, error: &CaseError) -> Judgement {
         outcome: Some(Outcome::Error),
         risk: 0.0,
         failed_at_minute: None,
+        passed_at_minute: None,
         rollback_grade: false,
         transient: false,
         reason: format!("The case cannot be judged: {error}"),

@@ -9,6 +9,7 @@ pub mod detector;
 pub mod dilution;
 pub mod elasticity;
 pub mod emission;
+pub mod ending;
 pub mod expected;
 pub mod frame;
 pub mod gate;

@@ -90,6 +90,12 @@ pub struct Whitener {
 }
 
 impl Whitener {
+    /// Lag-1 autocorrelation that it takes out.
+    #[must_use]
+    pub const fn autocorrelation(&self) -> f64 {
+        self.autocorrelation
+    }
+
     /// The innovation of a residual in sigmas; `NaN` for a gap.
     pub fn innovation(&mut self, z: f64) -> f64 {
         let known = self.previous.is_finite();

@@ -32,6 +32,16 @@ pub fn of_unit(metric: &str, finding: &Finding, risk: f64, since_minute: Option<
     )
 }
 
+/// One sentence about a case that passed before the end of its window.
+#[must_use]
+pub fn of_early_pass(worst: Option<&UnitResult>, usable_minutes: i64) -> String {
+    let worst_says = worst.map_or("nothing was judged", |unit| unit.reason.as_str());
+    format!(
+        "Nothing got worse in {usable_minutes} usable minutes, and a lasting change of a size that matters is ruled out \
+         for every metric; closest: {worst_says}"
+    )
+}
+
 /// One sentence about the whole case.
 #[must_use]
 pub fn of_case(

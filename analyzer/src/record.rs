@@ -1,7 +1,7 @@
 //! The record of a verification: what is asked, against which windows, until when, and how it ended. Pure.
 
 use std::time::Duration;
-use vouch_proto::deployment::wire_duration;
+use vouch_proto::deployment::{extension, wire_duration};
 use vouch_proto::{
     Deployment, DeploymentRecord, HostGroup, Invalid, Phase, Strategy, Timestamp, Verdict,
     VerificationTemplate, Window, time, v1,
@@ -42,8 +42,12 @@ pub struct Record {
     pub strategy: Strategy,
     /// Why that one.
     pub strategy_reason: String,
-    /// Length of the verification window.
+    /// Length of the verification window, without an extension.
     pub duration: Duration,
+    /// Passes as soon as a regression of practical size has been excluded.
+    pub early_pass: bool,
+    /// The part of `verification` that is an extension.
+    pub extend_by: Duration,
     /// Reference windows.
     pub baseline: Vec<Window>,
     /// When the version got the traffic that is judged.
@@ -93,6 +97,7 @@ impl Record {
         patience: Patience,
     ) -> Self {
         let request = &deployment.verification;
+        let (duration, longest) = request.length(opening.template);
         let mut record = Self {
             verification_id: opening.verification_id.to_owned(),
             state: State::Waiting,
@@ -100,7 +105,9 @@ impl Record {
             template: opening.template.name.clone(),
             strategy: Strategy::Auto,
             strategy_reason: String::new(),
-            duration: request.duration.unwrap_or(opening.template.duration),
+            duration,
+            early_pass: request.early_pass.unwrap_or(opening.template.early_pass),
+            extend_by: longest - duration,
             baseline: Vec::new(),
             traffic_at,
             verification: None,
@@ -154,8 +161,9 @@ impl Record {
         let Some(traffic_at) = self.traffic_at else { return };
         let start = traffic_at.ceil_minute();
         self.state = State::Running;
-        self.verification = Window::new(start, start.plus(self.duration)).ok();
-        self.deadline = start.plus(self.duration).max(self.opened_at).plus(patience.deadline_grace);
+        let longest = self.longest();
+        self.verification = Window::new(start, start.plus(longest)).ok();
+        self.deadline = start.plus(longest).max(self.opened_at).plus(patience.deadline_grace);
         let windows = match self.strategy {
             // The hosts that are measured decide between canary and blue-green, which reads more: see `strategy`.
             Strategy::Canary if asked == Strategy::Auto && self.deployment.traffic_percent == 100 => {
@@ -171,11 +179,15 @@ impl Record {
         self.baseline = match (&self.deployment.verification.baseline, windows) {
             // A pinned run is one that was named.
             (named, Strategy::LoadTest) => named.clone(),
-            (named, _) if named.is_empty() => {
-                template.baseline(windows, traffic_at.floor_minute(), self.duration)
-            }
+            (named, _) if named.is_empty() => template.baseline(windows, traffic_at.floor_minute(), longest),
             (named, _) => named.clone(),
         };
+    }
+
+    /// Length of the window with its extension.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.duration.saturating_add(self.extend_by)
     }
 
     /// The strategy that was asked for; `Auto` leaves it to what is known before the verification.
@@ -253,6 +265,8 @@ impl From<Record> for v1::Verification {
             traceparent: r.traceparent.unwrap_or_default(),
             settled: r.settled,
             traffic_at: r.traffic_at.map(Into::into),
+            early_pass: r.early_pass,
+            extend_by: (!r.extend_by.is_zero()).then(|| wire_duration(r.extend_by)),
         }
     }
 }
@@ -278,6 +292,8 @@ impl TryFrom<v1::Verification> for Record {
             template: r.template,
             strategy: Strategy::from_wire(r.strategy)?,
             strategy_reason: r.strategy_reason,
+            early_pass: r.early_pass,
+            extend_by: r.extend_by.map_or(Ok(Duration::ZERO), |d| extension(&d))?,
             duration: vouch_proto::deployment::duration(&r.duration.ok_or_else(|| missing("duration"))?)?,
             baseline: r.baseline.into_iter().map(Window::try_from).collect::<Result<_, _>>()?,
             verification: r.verification.map(Window::try_from).transpose()?,

@@ -5,6 +5,7 @@ use crate::case::{Case, CaseError, CaseTemplate};
 use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
 use crate::detector::{ALL_HOSTS, Change, Detector, Finding};
 use crate::dilution::{self, Demand, Diluted};
+use crate::ending::{self, Ending, LEAST_USABLE_MIN};
 use crate::frame::{Frame, FrameHost, Track};
 use crate::judge::{JudgeSettings, Judgement, UnitResult};
 use crate::limit::{Crossing, Watch};
@@ -36,6 +37,7 @@ pub(crate) struct Replay<'a> {
     seats: Vec<Seat>,
     budget: Budget,
     watches: Vec<Watch>,
+    ending: Ending,
 }
 
 /// How it failed.
@@ -46,6 +48,24 @@ enum Failure {
     Limit(Crossing),
     /// By the silence of a metric.
     Silence(String),
+}
+
+/// Why it looks no further.
+enum End {
+    Failed(Failure),
+    /// A regression of practical size has been excluded.
+    Excluded,
+    /// Everything that is there has been seen.
+    Seen,
+}
+
+impl End {
+    const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            Self::Excluded | Self::Seen => None,
+        }
+    }
 }
 
 impl<'a> Replay<'a> {
@@ -67,8 +87,14 @@ impl<'a> Replay<'a> {
             Watch::new(&frame, (name, metric), template.of(name), traffic)
         };
         let watches = judged.iter().filter_map(watch).collect();
-        let thresholds = settings.thresholds.for_looks(frame.steps);
-        Ok(Self { case, template, thresholds, frame, coverage, seats, budget, watches })
+        let ending = settings.ending;
+        let mut thresholds = settings.thresholds;
+        if ending.is_open() {
+            // The look at the end is the last one by chance alone.
+            thresholds.fail_at_end = thresholds.fail;
+        }
+        let thresholds = thresholds.for_looks(frame.steps);
+        Ok(Self { case, template, thresholds, frame, coverage, seats, budget, watches, ending })
     }
 
     /// To the end, or until `goes_on` says no.
@@ -76,7 +102,7 @@ impl<'a> Replay<'a> {
         let seen = self.frame.seen();
         for t in 0..seen {
             if !goes_on() {
-                return self.conclude(t, None);
+                return self.conclude(t, &End::Seen);
             }
             for seat in &mut self.seats {
                 seat.detector.step(t);
@@ -84,13 +110,29 @@ impl<'a> Replay<'a> {
             for watch in &mut self.watches {
                 watch.step(t);
             }
-            let failure = self.fails(t);
-            if failure.is_some() {
-                return self.conclude(t + 1, failure.as_ref());
+            if let Some(failure) = self.fails(t) {
+                return self.conclude(t + 1, &End::Failed(failure));
+            }
+            if self.is_excluded(t + 1) {
+                return self.conclude(t + 1, &End::Excluded);
             }
         }
-        let silence = self.silence(seen);
-        self.conclude(seen, silence.as_ref())
+        self.conclude(seen, &self.silence(seen).map_or(End::Seen, End::Failed))
+    }
+
+    /// Whether a regression of practical size has been excluded, where that ends it.
+    fn is_excluded(&self, steps: usize) -> bool {
+        let minutes = |steps: usize| steps as i64 * self.case.interval_min;
+        if self.is_end(steps) || !self.ending.looks_at(minutes(steps), minutes(self.frame.steps)) {
+            return false;
+        }
+        let usable = self.coverage.usable_minutes(steps);
+        if usable < LEAST_USABLE_MIN || self.no_pass(steps, usable).is_some() {
+            return false;
+        }
+        let needed = ending::needed(self.frame.steps);
+        let mut counted = self.units(None).filter(|one| !one.seat.settings.muted);
+        counted.all(|one| one.detector().exclusion(one.unit) >= needed)
     }
 
     fn is_end(&self, steps: usize) -> bool {
@@ -170,8 +212,9 @@ impl<'a> Replay<'a> {
         unit_risk(finding, self.thresholds.risk(finding.ln_evidence, ln_weight, is_end))
     }
 
-    fn conclude(&self, steps: usize, failure: Option<&Failure>) -> Judgement {
-        let failed = failure.is_some();
+    fn conclude(&self, steps: usize, end: &End) -> Judgement {
+        let failure = end.failure();
+        let (failed, excluded) = (failure.is_some(), matches!(end, End::Excluded));
         let is_end = self.is_end(steps);
         let minute_of = |step: usize| self.case.verification[0] + step as i64 * self.case.interval_min;
         let usable_minutes = self.coverage.usable_minutes(steps);
@@ -196,7 +239,7 @@ impl<'a> Replay<'a> {
         });
         let risk = metrics.first().map_or(0.0, |unit| unit.risk);
         let cause = self.no_pass(steps, usable_minutes);
-        let outcome = match (failed, is_end, &cause) {
+        let outcome = match (failed, is_end || excluded, &cause) {
             (true, _, _) => Some(Outcome::Fail),
             (false, false, _) => None,
             (false, true, Some(_)) => Some(Outcome::Inconclusive),
@@ -207,11 +250,17 @@ impl<'a> Replay<'a> {
             outcome,
             risk,
             failed_at_minute,
+            passed_at_minute: excluded.then(|| minute_of(steps)),
             rollback_grade: matches!(failure, Some(Failure::Evidence { rollback: true, .. })),
             transient: transient && outcome == Some(Outcome::Pass),
             no_data: matches!(failure, Some(Failure::Silence(_)))
                 || (outcome == Some(Outcome::Inconclusive) && cause.as_ref().is_some_and(|why| why.no_data)),
-            reason: reason::of_case(outcome, cause.map(|why| why.text), metrics.first(), usable_minutes),
+            reason: match end {
+                End::Excluded => reason::of_early_pass(metrics.first(), usable_minutes),
+                End::Failed(_) | End::Seen => {
+                    reason::of_case(outcome, cause.map(|why| why.text), metrics.first(), usable_minutes)
+                }
+            },
             usable_minutes,
             metrics,
             choice: strategy::choose(self.case),

@@ -3,7 +3,7 @@
 
 use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
-use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
+use crate::judge::{self, Ending, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
 use crate::sequential::Thresholds;
 use crate::window::{Assembly, MAX_SAMPLES};
@@ -62,6 +62,7 @@ impl Verification {
     /// Starts from a record and no data.
     #[must_use]
     pub fn new(record: Record, template: VerificationTemplate, settings: JudgeSettings) -> Self {
+        let settings = JudgeSettings { ending: Ending::new(record.early_pass, record.extend_by), ..settings };
         Self {
             record,
             template,
@@ -181,8 +182,9 @@ impl Verification {
         let case = self.assembly.case(&self.record, &self.template)?;
         let case = self.without_answer(case);
         let judgement = judge::judge_until(&case, seen, &self.settings);
-        self.judged = judgement.failed_at_minute.unwrap_or(seen);
-        let decided = matches!(judgement.outcome, Some(Outcome::Fail | Outcome::Error));
+        self.judged = judgement.failed_at_minute.or(judgement.passed_at_minute).unwrap_or(seen);
+        let decided = matches!(judgement.outcome, Some(Outcome::Fail | Outcome::Error))
+            || judgement.passed_at_minute.is_some();
         self.judgement = Some(judgement);
         if decided {
             return Some(self.end_judged(now));
@@ -342,13 +344,28 @@ impl Verification {
             environment: deployment.environment.to_string(),
             version: deployment.version.to_string(),
             minutes_seen: minutes(self.judged),
-            minutes_total: minutes(i64::try_from(self.record.duration.as_secs() / 60).unwrap_or(0)),
+            minutes_total: minutes(self.minutes_total()),
             risk: self.judgement.as_ref().map_or(0.0, |j| j.risk),
             metrics: self.results().into_iter().map(Into::into).collect(),
             waiting_for: news.1,
             updated_at: Some(now.into()),
             warnings: self.assembly.errors().map(|e| format!("{}: {}", e.name, e.message)).collect(),
         }))
+    }
+
+    /// Minutes of the window; with its extension once that has begun.
+    fn minutes_total(&self) -> i64 {
+        let minutes = |d: Duration| i64::try_from(d.as_secs() / 60).unwrap_or(0);
+        let usual = minutes(self.record.duration);
+        if self.judged < usual { usual } else { minutes(self.record.longest()) }
+    }
+
+    /// What was judged: without the part of the extension that was not needed.
+    fn window(&self) -> Option<Window> {
+        let window = self.record.verification?;
+        let needed = self.record.duration.as_secs() / 60;
+        let needed = i64::try_from(needed).unwrap_or(i64::MAX).max(self.judged);
+        Window::new(window.start(), window.end().min(window.start().plus_minutes(needed))).ok()
     }
 
     fn results(&self) -> Vec<MetricResult> {
@@ -425,7 +442,7 @@ impl Verification {
             strategy_reason: judgement
                 .map_or_else(|| record.strategy_reason.clone(), |j| j.choice.reason.clone()),
             baseline: record.baseline.clone(),
-            verification: record.verification,
+            verification: self.window(),
             service: deployment.service.clone(),
             environment: deployment.environment.clone(),
             version: deployment.version.clone(),
@@ -441,6 +458,10 @@ impl Verification {
             usable_minutes: judgement.map_or(0, |j| u32::try_from(j.usable_minutes).unwrap_or(0)),
             transient: judgement.is_some_and(|j| j.transient),
             sensitivity: self.template.sensitivity,
+            passed_at_minute: judgement
+                .filter(|_| outcome == Outcome::Pass)
+                .and_then(|j| j.passed_at_minute)
+                .and_then(|m| u32::try_from(m).ok()),
             diluted_share: judgement.and_then(|j| j.diluted.as_ref()).map(|diluted| diluted.share),
             smallest_effects: judgement
                 .and_then(|j| j.diluted.as_ref())
@@ -453,7 +474,7 @@ impl Verification {
 fn strict(settings: &JudgeSettings) -> JudgeSettings {
     let rollback = settings.thresholds.rollback;
     let thresholds = Thresholds { fail: rollback, fail_at_end: rollback, rollback };
-    JudgeSettings { thresholds, evidence_alone: true }
+    JudgeSettings { thresholds, evidence_alone: true, ending: Ending::default() }
 }
 
 /// Why the judge could not tell.
@@ -524,6 +545,61 @@ mod tests {
         let verdict = run(&mut with_baseline(), |_| 100.0);
         assert_eq!((verdict.outcome, verdict.cause), (Outcome::Pass, Cause::Healthy), "{}", verdict.reason);
         assert!(verdict.risk < 1.0 && !verdict.rollback_grade && verdict.data_final);
+    }
+
+    /// A verification of 15 minutes that may end otherwise, with its values minute by minute up to its longest end.
+    fn ending(early_pass: bool, extension_min: u64, value: impl Fn(i64) -> f64) -> (Verdict, Vec<u32>) {
+        let mut record = running();
+        record.early_pass = early_pass;
+        record.extend_by = Duration::from_secs(60 * extension_min);
+        record.verification =
+            Window::around(record.verification.unwrap().start(), 0, 15 + extension_min as i64).ok();
+        record.deadline = at(60);
+        let mut v = Verification::new(record, template(), JudgeSettings::default());
+        for (from, to) in [(-10_140, -10_065), (-1500, -1425)] {
+            v.on_batch(&batch(from, to, 100.0));
+        }
+        for minute in -180..0 {
+            v.on_batch(&batch(minute, minute + 1, value(minute)));
+        }
+        let mut totals = Vec::new();
+        for minute in 0..50 {
+            v.on_batch(&batch(minute, minute + 1, value(minute)));
+            match v.step(at(minute + 3)) {
+                Step::Final(verdict) => return (*verdict, totals),
+                Step::Progress(progress) => totals.push(progress.minutes_total),
+                Step::Wait | Step::Revised(_) | Step::Settled => {}
+            }
+        }
+        panic!("not ended");
+    }
+
+    fn wobbling(size: f64) -> impl Fn(i64) -> f64 {
+        move |minute| 100.0 * (1.0 + size * if minute.rem_euclid(2) == 0 { 1.0 } else { -1.0 })
+    }
+
+    #[test]
+    fn an_early_pass_says_after_which_minute_and_is_off_by_default() {
+        let (verdict, _) = ending(true, 0, wobbling(0.01));
+        let minute = verdict.passed_at_minute.unwrap();
+        assert_eq!((verdict.outcome, verdict.cause), (Outcome::Pass, Cause::Healthy));
+        assert!((10..15).contains(&minute) && verdict.reason.contains("is ruled out"), "{}", verdict.reason);
+        let (verdict, _) = ending(false, 0, wobbling(0.01));
+        assert_eq!((verdict.outcome, verdict.passed_at_minute), (Outcome::Pass, None));
+        let (verdict, _) = ending(true, 0, |minute| if minute < 0 { 100.0 } else { 300.0 });
+        assert_eq!((verdict.outcome, verdict.passed_at_minute), (Outcome::Fail, None));
+    }
+
+    #[test]
+    fn an_extension_goes_on_while_it_cannot_be_told_and_its_window_is_that_which_was_needed() {
+        let (clear, totals) = ending(false, 20, wobbling(0.01));
+        assert_eq!(clear.passed_at_minute, Some(15), "{}", clear.reason);
+        assert_eq!(clear.verification.unwrap().minutes(), 15);
+        assert!(totals.iter().all(|total| *total == 15), "{totals:?}");
+        let (unclear, totals) = ending(false, 20, wobbling(0.2));
+        assert_eq!((unclear.outcome, unclear.passed_at_minute), (Outcome::Pass, None), "{}", unclear.reason);
+        assert_eq!(unclear.verification.unwrap().minutes(), 35);
+        assert_eq!((totals[0], totals.last().copied()), (15, Some(35)));
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Intake {
     async fn announce(&self, news: &Announcement) -> anyhow::Result<Option<DeploymentRecord>> {
         let deployment = &news.deployment;
         let template = self.templates.get(deployment.verification.template.as_deref())?;
-        let window = deployment.verification.duration.unwrap_or(template.duration);
+        let (_, window) = deployment.verification.length(template);
         let key = subject::deployment_key(&deployment.environment, &deployment.service, &deployment.version);
         bucket::change(&self.deployments, &key, |stored| {
             let known = stored.map(read_deployment).transpose()?;
@@ -207,7 +207,7 @@ impl Intake {
             template: template.name.clone(),
             // What the analyzer chooses under `auto` needs no more than what `auto` reads.
             strategy: request.strategy.unwrap_or(template.strategy),
-            duration_seconds: request.duration.unwrap_or(template.duration).as_secs(),
+            duration_seconds: request.length(template).1.as_secs(),
             baseline: request.baseline.clone(),
             started_at: if is_first { known.started_at } else { news.at },
             traffic_at: own_traffic,

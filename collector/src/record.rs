@@ -22,7 +22,7 @@ pub struct CollectionRecord {
     pub template: String,
     /// How it is compared: decides the reference windows.
     pub strategy: Strategy,
-    /// Length of the verification window.
+    /// Length of the verification window with its extension.
     pub duration_seconds: u64,
     /// Reference windows that were asked for; empty for the template's.
     #[serde(default)]
@@ -99,7 +99,7 @@ impl CollectionRecord {
         Ok(serde_json::to_vec(self)?)
     }
 
-    /// Length of the verification window.
+    /// Length of the verification window with its extension.
     #[must_use]
     pub const fn duration(&self) -> Duration {
         Duration::from_secs(self.duration_seconds)

@@ -1,7 +1,7 @@
 //! A deployment in one of its phases, and what was asked about it.
 
 use crate::convert::{enum_words, text};
-use crate::{Invalid, Name, Strategy, Timestamp, Window, time, v1};
+use crate::{Invalid, Name, Strategy, Timestamp, VerificationTemplate, Window, time, v1};
 use std::time::Duration;
 
 /// Shortest verification window that can end in Pass.
@@ -71,6 +71,20 @@ pub struct VerificationRequest {
     pub baseline: Vec<Window>,
     /// Judge a canary on the service as a whole where no host is measured, by its share of the traffic.
     pub diluted: bool,
+    /// Pass as soon as a regression of practical size has been excluded; `None` for the template's.
+    pub early_pass: Option<bool>,
+    /// Longest extension where the window ends before that can be told, whole minutes; `None` for the template's.
+    pub extend_by: Option<Duration>,
+}
+
+impl VerificationRequest {
+    /// Length of the verification window without and with its extension, at most 24 h.
+    #[must_use]
+    pub fn length(&self, template: &VerificationTemplate) -> (Duration, Duration) {
+        let duration = self.duration.unwrap_or(template.duration);
+        let extension = self.extend_by.unwrap_or(template.extend_by);
+        (duration, duration.saturating_add(extension).min(MAX_DURATION))
+    }
 }
 
 /// A deployment in one of its phases, validated.
@@ -253,6 +267,7 @@ impl TryFrom<v1::VerificationRequest> for VerificationRequest {
                 format!("{} windows, at most {MAX_BASELINE_WINDOWS} are allowed", request.baseline.len()),
             );
         }
+        let extend_by = request.extend_by.and_then(|d| invalid.check("extend_by", extension(&d)));
         let mut baseline = Vec::new();
         for (i, window) in request.baseline.into_iter().enumerate() {
             baseline.extend(invalid.check(&format!("baseline[{i}]"), Window::try_from(window)));
@@ -263,6 +278,8 @@ impl TryFrom<v1::VerificationRequest> for VerificationRequest {
             duration,
             baseline,
             diluted: request.diluted,
+            early_pass: request.early_pass,
+            extend_by,
         })
     }
 }
@@ -272,8 +289,21 @@ impl TryFrom<v1::VerificationRequest> for VerificationRequest {
 /// # Errors
 /// Where it is negative, not whole minutes, too short or too long.
 pub fn duration(d: &pbjson_types::Duration) -> Result<Duration, Invalid> {
+    whole_minutes(d, MIN_DURATION, "5m")
+}
+
+/// Reads how much a verification window may be extended by: whole minutes, at most 24 h.
+///
+/// # Errors
+/// Where it is negative, not whole minutes or too long.
+pub fn extension(d: &pbjson_types::Duration) -> Result<Duration, Invalid> {
+    whole_minutes(d, Duration::ZERO, "0m")
+}
+
+fn whole_minutes(d: &pbjson_types::Duration, least: Duration, in_words: &str) -> Result<Duration, Invalid> {
     let refuse = |what: &str| {
-        Err(Invalid::field("", format!("{} s {what}; give whole minutes from 5m to 24h", d.seconds)))
+        let message = format!("{} s {what}; give whole minutes from {in_words} to 24h", d.seconds);
+        Err(Invalid::field("", message))
     };
     if d.seconds < 0 || d.nanos < 0 {
         return refuse("is negative");
@@ -282,7 +312,7 @@ pub fn duration(d: &pbjson_types::Duration) -> Result<Duration, Invalid> {
         return refuse("is not a whole number of minutes");
     }
     let duration = Duration::from_secs(d.seconds.unsigned_abs());
-    if duration < MIN_DURATION {
+    if duration < least {
         return refuse("is too short");
     }
     if duration > MAX_DURATION {
@@ -299,6 +329,8 @@ impl From<VerificationRequest> for v1::VerificationRequest {
             duration: request.duration.map(wire_duration),
             baseline: request.baseline.into_iter().map(Into::into).collect(),
             diluted: request.diluted,
+            early_pass: request.early_pass,
+            extend_by: request.extend_by.map(wire_duration),
         }
     }
 }
@@ -374,6 +406,8 @@ mod tests {
         }];
         deployment.verification.duration = Some(Duration::from_secs(900));
         deployment.verification.diluted = true;
+        deployment.verification.early_pass = Some(false);
+        deployment.verification.extend_by = Some(Duration::from_secs(600));
         let again = Deployment::try_from(v1::Deployment::from(deployment.clone())).unwrap();
         assert_eq!(again, deployment);
     }

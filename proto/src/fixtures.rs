@@ -56,6 +56,7 @@ pub(crate) fn verdict() -> Verdict {
         usable_minutes: 7,
         transient: false,
         sensitivity: None,
+        passed_at_minute: None,
         diluted_share: None,
         smallest_effects: Vec::new(),
     }

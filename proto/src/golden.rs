@@ -32,6 +32,8 @@ fn deployment() -> Deployment {
             duration: Some(std::time::Duration::from_secs(900)),
             baseline: vec![crate::Window::around(at, -60, 0).unwrap()],
             diluted: false,
+            early_pass: None,
+            extend_by: None,
         },
         source: Some("vouch verify".into()),
         ..Deployment::new(name("prod"), name("checkout"), name("2.1"))

@@ -52,6 +52,10 @@ pub struct VerificationTemplate {
     pub sensitivity: Option<Sensitivity>,
     /// Also the same clock time this many days before, e.g. 7 and 1.
     pub days_before: Vec<u32>,
+    /// Pass as soon as a regression of practical size has been excluded.
+    pub early_pass: bool,
+    /// Longest extension of the window, where it ends before that can be told.
+    pub extend_by: Duration,
     /// The metrics, each name once.
     pub metrics: Vec<MetricSpec>,
 }
@@ -180,6 +184,8 @@ pub fn golden_signals() -> VerificationTemplate {
         recent: Duration::from_secs(180 * 60),
         sensitivity: None,
         days_before: vec![7, 1],
+        early_pass: false,
+        extend_by: Duration::ZERO,
         metrics: vec![
             metric(
                 "response_time",

@@ -138,6 +138,8 @@ pub struct Verdict {
     pub transient: bool,
     /// That of the template; `None` where none was asked for.
     pub sensitivity: Option<Sensitivity>,
+    /// Minutes after which a regression of practical size was excluded, where that ended it before the window did.
+    pub passed_at_minute: Option<u32>,
     /// A canary that was seen through the service as a whole: its share of the traffic.
     pub diluted_share: Option<f64>,
     /// By metric, the smallest change in that canary that could be found.
@@ -207,6 +209,7 @@ impl TryFrom<v1::Verdict> for Verdict {
                 usable_minutes: v.usable_minutes,
                 transient: v.transient,
                 sensitivity,
+                passed_at_minute: v.passed_at_minute,
                 diluted_share: v.diluted_share,
                 smallest_effects: v.smallest_effects.into_iter().map(|s| (s.metric, s.effect)).collect(),
             }),
@@ -317,6 +320,7 @@ impl From<Verdict> for v1::Verdict {
             usable_minutes: v.usable_minutes,
             transient: v.transient,
             sensitivity: v.sensitivity.map_or(0, Sensitivity::to_wire),
+            passed_at_minute: v.passed_at_minute,
             diluted_share: v.diluted_share,
             smallest_effects: v
                 .smallest_effects

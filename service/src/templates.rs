@@ -45,8 +45,16 @@ fn read_template(mut section: Section<'_>, invalid: &mut Invalid) -> Option<Veri
         recent: whole_minutes(&mut section, "recent", 180 * MINUTE, 30 * MINUTE..=1440 * MINUTE),
         sensitivity: section.parsed("sensitivity"),
         days_before: days_before(&mut section),
+        early_pass: section.flag("early_pass", false),
+        extend_by: whole_minutes(&mut section, "extend_by", Duration::ZERO, Duration::ZERO..=MAX_DURATION),
         metrics,
     };
+    if template.duration + template.extend_by > MAX_DURATION {
+        section.refuse(
+            "extend_by",
+            "makes the window longer than 24h with its extension; shorten one of the two",
+        );
+    }
     check_metrics(&template.metrics, &mut section);
     section.finish(invalid);
     (invalid.violations.len() == before).then_some(template)

@@ -89,6 +89,7 @@ fn request(case: &Case, at: Timestamp) -> v1::StartRequest {
             duration: Some(wire_duration(Duration::from_secs(minutes * 60))),
             baseline: case.baseline.iter().map(window).collect(),
             diluted: case.diluted.is_some(),
+            ..Default::default()
         }),
         requested_by: "test".to_owned(),
         ..Default::default()

@@ -80,6 +80,7 @@ impl Subject {
             usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
             transient: judgement.transient,
             sensitivity: template.sensitivity,
+            passed_at_minute: None,
             diluted_share: judgement.diluted.as_ref().map(|diluted| diluted.share),
             smallest_effects: judgement.diluted.map_or_else(Vec::new, |diluted| diluted.smallest),
         }

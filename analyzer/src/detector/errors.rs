@@ -1,9 +1,11 @@
 //! Counts of events out of trials: a negative binomial whose mean follows the exposure.
 
-use super::unit::SURE;
+use super::unit::{LIKELY, SURE};
 use super::{ALL_HOSTS, Change, Detector, Finding, host_share};
+use crate::ending;
 use crate::expected::pinned;
 use crate::frame::{Comparison, Frame, FrameHost};
+use crate::gate::KEPT_SAMPLES;
 use crate::maths::{NegativeBinomial, ln, ln_add};
 use crate::pair::{
     HEALTHY_STATES, IMPROVED, Likelihood, NORMAL, OUTLIER, Pair, PairModel, PairSettings, WARM_UP,
@@ -91,6 +93,7 @@ struct Count {
 struct Law {
     ratio: f64,
     ratio_sd: f64,
+    dispersion: f64,
     usual: NegativeBinomial,
     burst: NegativeBinomial,
     degraded: NegativeBinomial,
@@ -213,6 +216,7 @@ impl Law {
         Self {
             ratio,
             ratio_sd: ratio / a.sqrt(),
+            dispersion,
             usual: NegativeBinomial::new(shape),
             burst: NegativeBinomial::new(1.0),
             degraded: NegativeBinomial::new(shape.min(DEGRADED_SHAPE)),
@@ -262,6 +266,20 @@ impl CountUnit {
         }
     }
 
+    /// See [`Detector::exclusion`].
+    fn exclusion(&self, gate: &CountGate) -> f64 {
+        if self.pair.p_degraded() >= LIKELY {
+            return 0.0;
+        }
+        let from = self.seen.saturating_sub(KEPT_SAMPLES).max(self.switch.min(self.seen));
+        let window = &self.counts[from..self.seen];
+        let expected = self.law.ratio.max(window.last().map_or(0.0, |count| count.control));
+        let least = (expected + gate.rise).max(gate.multiple * expected);
+        let events: f64 = window.iter().map(|count| count.events).sum();
+        let trials: f64 = window.iter().map(|count| count.trials).sum();
+        ending::of_count(events, least * trials, self.law.dispersion)
+    }
+
     /// Ratio over the last quarter of an hour, the one expected, and whether the difference matters.
     fn effect(&self, gate: &CountGate) -> (Change, bool) {
         let from = self.seen.saturating_sub(EFFECT_SAMPLES).max(self.switch.min(self.seen));
@@ -305,6 +323,10 @@ impl Detector for ErrorDetector {
     fn share(&self, unit: usize) -> f64 {
         let has_group = self.units.len() > 1;
         host_share(has_group && unit == 0, has_group, (self.units.len() - usize::from(has_group)).max(1))
+    }
+
+    fn exclusion(&self, unit: usize) -> f64 {
+        self.units[unit].exclusion(&self.gate)
     }
 
     fn finding(&self, unit: usize) -> Finding {

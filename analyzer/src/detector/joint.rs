@@ -155,6 +155,18 @@ impl Detector for JointDetector {
         }
     }
 
+    fn exclusion(&self, unit: usize) -> f64 {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.exclusion(unit),
+            Part::Tail(unit) => self.tail.exclusion(unit),
+            Part::Joint(joint) if joint.pair.p_degraded() >= LIKELY => 0.0,
+            Part::Joint(joint) => {
+                let [mean, tail] = joint.units(&self.mean, &self.tail);
+                mean.exclusion().min(tail.exclusion())
+            }
+        }
+    }
+
     fn finding(&self, unit: usize) -> Finding {
         match self.part(unit) {
             Part::Mean(unit) => self.mean.finding(unit),

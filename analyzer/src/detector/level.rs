@@ -130,6 +130,7 @@ impl Build<'_> {
                 residual: if is_void { f64::NAN } else { self.sign * residual },
                 sigma,
                 dead_zone: dead_zone + residuals.systematic[t],
+                doubt: noise.standard_error() + residuals.systematic[t],
                 age_min: host.age(t) as f64 * self.source.frame.step_minutes(),
                 restarted: host.restarts_at(t),
             }
@@ -245,6 +246,7 @@ impl Group {
             residual: robust::mean(&counted).unwrap_or(f64::NAN),
             sigma: variance.sqrt() * loudest.max(1.0),
             dead_zone: all.iter().map(|one| one.dead_zone).fold(0.0, f64::max) - self.relief,
+            doubt: all.iter().map(|one| one.doubt).fold(0.0, f64::max) - self.relief,
             age_min: all.iter().map(|one| one.age_min).fold(f64::INFINITY, f64::min),
             restarted: all.iter().any(|one| one.restarted) && all.iter().all(|one| one.restarted),
         }
@@ -282,6 +284,10 @@ impl Detector for LevelDetector {
     fn share(&self, unit: usize) -> f64 {
         let has_group = self.group.is_some();
         host_share(has_group && unit == 0, has_group, self.hosts.len())
+    }
+
+    fn exclusion(&self, unit: usize) -> f64 {
+        self.unit(unit).1.exclusion()
     }
 
     fn finding(&self, unit: usize) -> Finding {

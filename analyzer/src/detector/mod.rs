@@ -28,6 +28,9 @@ pub trait Detector: std::fmt::Debug {
     /// A unit's share of the detector's questions.
     fn share(&self, unit: usize) -> f64;
 
+    /// How surely a lasting change of the smallest size that may fail is not there, in nats; 0 where nothing tells.
+    fn exclusion(&self, unit: usize) -> f64;
+
     /// Everything about a unit now.
     fn finding(&self, unit: usize) -> Finding;
 }

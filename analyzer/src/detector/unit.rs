@@ -2,6 +2,7 @@
 
 use super::{Change, Finding};
 use crate::emission::{self, Emission, StandardEmission, WarmUp};
+use crate::ending::{self, Level};
 use crate::gate::{Effect, Gate, Recent};
 use crate::noise::{Noise, Whitener};
 use crate::pair::{Likelihood, Pair, PairModel};
@@ -23,6 +24,8 @@ pub(super) struct Observation {
     pub(super) sigma: f64,
     /// The part of the residual that is no evidence.
     pub(super) dead_zone: f64,
+    /// How far the expected level may be off.
+    pub(super) doubt: f64,
     /// Minutes since the host runs the new version.
     pub(super) age_min: f64,
     /// Whether the process started again, with the version that it had.
@@ -58,6 +61,7 @@ pub(super) struct LevelUnit {
     disturbed: bool,
     newest: Option<(usize, f64)>,
     restarted: bool,
+    doubt: f64,
 }
 
 impl LevelUnit {
@@ -79,6 +83,7 @@ impl LevelUnit {
             disturbed: false,
             newest: None,
             restarted: false,
+            doubt: 0.0,
         }
     }
 
@@ -89,6 +94,7 @@ impl LevelUnit {
         let mut row = None;
         self.newest = None;
         self.restarted = seen.restarted;
+        self.doubt = seen.doubt;
         if innovation.is_finite() {
             let letter = emission::letter(innovation);
             row = Some(self.emission.likelihood(letter, seen.age_min));
@@ -143,6 +149,21 @@ impl LevelUnit {
 
     pub(super) fn ln_evidence(&self) -> f64 {
         self.pair.ln_evidence() - self.placebo()
+    }
+
+    /// See [`super::Detector::exclusion`].
+    pub(super) fn exclusion(&self) -> f64 {
+        if self.pair.p_degraded() >= LIKELY {
+            return 0.0;
+        }
+        let residuals = self.recent.settled();
+        ending::of_level(Level {
+            residuals: &residuals,
+            sigma: self.gate.sigma,
+            autocorrelation: self.whitener.autocorrelation(),
+            doubt: self.doubt,
+            least: self.gate.least,
+        })
     }
 
     pub(super) fn finding(

@@ -37,7 +37,7 @@ pub(super) async fn start(
         .templates
         .get(deployment.verification.template.as_deref())
         .map_err(|e| refuse::invalid(&e))?;
-    let window = deployment.verification.duration.unwrap_or(template.duration);
+    let (_, window) = deployment.verification.length(template);
     let known = shared.store.announce_request(&deployment, at, window).await.map_err(unavailable)?;
     let known = known.ok_or_else(|| Status::internal("an announcement with traffic is never ignored"))?;
     let (id, open) = shared.store.next_verification(&known).await.map_err(unavailable)?;
@@ -72,6 +72,13 @@ fn check_joins(record: &Record, asked: &VerificationRequest) -> Result<(), Statu
     };
     if let Some(duration) = asked.duration {
         compare("duration", format!("{} s", duration.as_secs()), format!("{} s", record.duration.as_secs()));
+    }
+    if let Some(early_pass) = asked.early_pass {
+        compare("early_pass", early_pass.to_string(), record.early_pass.to_string());
+    }
+    if let Some(extend_by) = asked.extend_by {
+        let seconds = |d: Duration| format!("{} s", d.as_secs());
+        compare("extend_by", seconds(extend_by), seconds(record.extend_by));
     }
     if let Some(template) = &asked.template {
         compare("template", format!("`{template}`"), format!("`{}`", record.template));

@@ -119,7 +119,7 @@ impl Store {
             return self.cancel(deployment).await;
         }
         let template = settings.templates.get(deployment.verification.template.as_deref())?;
-        let window = deployment.verification.duration.unwrap_or(template.duration);
+        let (_, window) = deployment.verification.length(template);
         let Some(known) = self.announce(deployment, news.at, window).await? else { return Ok(None) };
         let first = known.deployment.verification_id.clone().unwrap_or_default();
         let id = deployment.verification_id.clone().unwrap_or_else(|| first.clone());

@@ -48,6 +48,12 @@ pub(crate) struct Arguments {
     /// Length of the verification window, e.g. 15m (5m to 24h); the template's where it is not given.
     #[arg(long, value_parser = parse_duration)]
     duration: Option<Duration>,
+    /// Pass before the end of the window, once a regression of a size that matters is ruled out.
+    #[arg(long)]
+    early_pass: bool,
+    /// Go on by at most so much, e.g. 15m, where the window ends before that can be told.
+    #[arg(long, value_parser = parse_duration)]
+    extend_by: Option<Duration>,
     /// Name of a verification template; the default one where it is not given.
     #[arg(long, default_value = "")]
     template: String,
@@ -201,6 +207,8 @@ impl Arguments {
                 duration: self.duration.map(wire_duration),
                 baseline: self.baselines.iter().copied().map(Into::into).collect(),
                 diluted: self.diluted,
+                early_pass: self.early_pass.then_some(true),
+                extend_by: self.extend_by.map(wire_duration),
             }),
             hosts: tests.chain(controls).collect(),
             requested_by: "vouch verify".to_owned(),
