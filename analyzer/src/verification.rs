@@ -1,11 +1,12 @@
 //! One running verification: takes in records and batches, and says at any instant what is to be published. Pure:
 //! whoever is given the same record and the same batches arrives at the same verdict.
 
+mod revision;
+
 use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
 use crate::judge::{self, Ending, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
-use crate::sequential::Thresholds;
 use crate::window::{Assembly, MAX_SAMPLES};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,9 +25,6 @@ const MAX_RESULTS: usize = 500;
 /// How far before the verification a metric must have been measurable.
 const RECENT_MINUTES: i64 = 60;
 
-/// How long a Fail whose evidence does not suffice to act alone is watched for more.
-const CONFIRMATION_MINUTES: i64 = 10;
-
 /// What is to be published now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -36,7 +34,7 @@ pub enum Step {
     Progress(Box<v1::Progress>),
     /// It has ended.
     Final(Box<Verdict>),
-    /// The evidence has grown strong enough to act alone.
+    /// The evidence has grown strong enough to act alone, or samples that were revised say otherwise.
     Revised(Box<Verdict>),
     /// It has ended, and no revision will follow.
     Settled,
@@ -136,7 +134,11 @@ impl Verification {
     #[must_use]
     pub fn step(&mut self, now: Timestamp) -> Step {
         if let Some(verdict) = self.record.verdict.clone() {
-            return self.confirm(verdict, now);
+            return match verdict.outcome {
+                Outcome::Fail => self.confirm(verdict, now),
+                Outcome::Pass | Outcome::Inconclusive => self.recheck(&verdict, now),
+                Outcome::Error => Step::Settled,
+            };
         }
         if let Some((cause, reason)) = self.record.ended_by() {
             return self.end(Outcome::Inconclusive, cause, reason, now);
@@ -190,40 +192,6 @@ impl Verification {
             return Some(self.end_judged(now));
         }
         (self.judged >= total && total > 0).then(|| self.end_judged(now))
-    }
-
-    /// Goes on after a Fail until the evidence suffices to act alone, for some minutes.
-    fn confirm(&mut self, verdict: Verdict, now: Timestamp) -> Step {
-        let (Some(window), Some(failed_at)) = (self.record.verification, verdict.failed_at_minute) else {
-            return Step::Settled;
-        };
-        let last = (i64::from(failed_at) + CONFIRMATION_MINUTES).min(self.assembly.minutes_total(window));
-        let confirmable =
-            verdict.outcome == Outcome::Fail && !verdict.rollback_grade && self.record.ended_by().is_none();
-        if !confirmable || self.judged >= last || now >= self.record.deadline {
-            return Step::Settled;
-        }
-        let seen = self.assembly.minutes_seen(window).min(last);
-        if seen <= self.judged || !self.has_baseline() {
-            return Step::Wait;
-        }
-        let Some(case) = self.assembly.case(&self.record, &self.template) else { return Step::Wait };
-        self.judged = seen;
-        let strict = strict(&self.settings);
-        let judgement = judge::judge_until(&case, seen, &strict);
-        if judgement.outcome == Some(Outcome::Fail) {
-            let reason = format!("{} (revised: the evidence has grown)", judgement.reason);
-            self.judgement = Some(judgement);
-            return Step::Revised(Box::new(Verdict {
-                revision: verdict.revision + 1,
-                rollback_grade: true,
-                reason,
-                metrics: self.results(),
-                decided_at: now,
-                ..verdict
-            }));
-        }
-        if seen >= last { Step::Settled } else { Step::Wait }
     }
 
     /// Ends with what the judge says; a judged metric that the source refused bars Pass.
@@ -470,13 +438,6 @@ impl Verification {
     }
 }
 
-/// Settings under which only evidence that suffices to act alone fails.
-fn strict(settings: &JudgeSettings) -> JudgeSettings {
-    let rollback = settings.thresholds.rollback;
-    let thresholds = Thresholds { fail: rollback, fail_at_end: rollback, rollback };
-    JudgeSettings { thresholds, evidence_alone: true, ending: Ending::default() }
-}
-
 /// Why the judge could not tell.
 pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
     if judgement.no_data || judgement.metrics.iter().all(|m| m.classification == Classification::NoData) {
@@ -492,6 +453,7 @@ pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
 mod tests {
     use super::*;
     use crate::record::tests::{at, running};
+    use crate::sequential::Thresholds;
     use crate::window::tests::{batch, source_error};
     use vouch_proto::template::golden_signals;
     use vouch_proto::{Direction, Limit, OnNoData, Sensitivity, Series, Strategy, When};
@@ -900,6 +862,55 @@ mod tests {
             }
         }
         panic!("never failed");
+    }
+
+    /// A verification whose window of values has passed or not on data that is not final, and its verdict.
+    fn provisional(value: f64) -> (Verification, Verdict) {
+        let mut v = with_baseline();
+        let mut first = None;
+        for minute in 0..15 {
+            let provisional = SeriesBatch { is_final: false, ..batch(minute, minute + 1, value) };
+            v.on_batch(&provisional);
+            if let Step::Final(verdict) = v.step(at(minute + 3)) {
+                first = Some(*verdict);
+            }
+        }
+        let first = first.unwrap();
+        assert!(!first.data_final);
+        let record = Record { state: State::Final, verdict: Some(first.clone()), ..running() };
+        v.on_record(record);
+        assert_eq!(v.step(at(18)), Step::Wait, "its samples may change");
+        (v, first)
+    }
+
+    #[test]
+    fn samples_that_are_revised_after_the_verdict_revise_it() {
+        let (mut v, first) = provisional(100.0);
+        assert_eq!(first.outcome, Outcome::Pass);
+        for minute in 0..15 {
+            v.on_batch(&SeriesBatch { revision: 1, ..batch(minute, minute + 1, 300.0) });
+        }
+        let Step::Revised(revised) = v.step(at(20)) else { panic!("not revised") };
+        assert_eq!((revised.outcome, revised.revision), (Outcome::Fail, 1));
+        assert!(revised.reason.ends_with("(revised: samples have changed since)"), "{}", revised.reason);
+        assert_eq!((revised.cause, revised.risk), (Cause::Regression, 1.0));
+    }
+
+    #[test]
+    fn samples_that_are_read_again_and_say_the_same_settle_it() {
+        let (mut v, _) = provisional(100.0);
+        for minute in 0..15 {
+            assert_eq!(v.step(at(19)), Step::Wait, "minute {minute} may change still");
+            v.on_batch(&batch(minute, minute + 1, 100.0));
+        }
+        assert_eq!(v.step(at(20)), Step::Wait, "judged once more");
+        assert_eq!(v.step(at(20)), Step::Settled);
+    }
+
+    #[test]
+    fn what_is_never_read_again_is_settled_at_the_deadline() {
+        let (mut v, _) = provisional(100.0);
+        assert_eq!(v.step(v.record().deadline), Step::Settled);
     }
 
     #[test]
