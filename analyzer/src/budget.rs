@@ -166,6 +166,8 @@ mod tests {
                 placebo: 0.0,
                 may_fail: false,
                 effect: Change::LnRatio(0.0),
+                error: 0.0,
+                level: None,
                 since: None,
                 usable: 0,
                 transient: false,

@@ -114,6 +114,7 @@ pub(crate) fn label(judgement: &mut Judgement, case: &Case, diluted: Diluted) {
     let share = format!("{:.1} %", 100.0 * diluted.share);
     for unit in &mut judgement.metrics {
         unit.effect /= diluted.share;
+        unit.interval = unit.interval.map(|ends| ends.map(|end| end / diluted.share));
         let size = shown(&unit.metric, unit.effect, case);
         unit.reason = format!("{}; of the canary, with {share} of the traffic: {size}", unit.reason);
     }

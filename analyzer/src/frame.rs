@@ -27,8 +27,8 @@ impl Comparison {
     pub const fn of_levels(self) -> &'static str {
         match self {
             Self::Control => "the control hosts",
-            Self::Past => "before the deployment, load corrected",
-            Self::Remaining => "the hosts on the old version and the time before",
+            Self::Past => "the time before the deployment, load corrected",
+            Self::Remaining => "the hosts on the old version, and the time before",
             Self::OldStack => "the old stack before the switch, load corrected",
             Self::Pinned => "the same minute of the pinned run, load corrected",
         }

@@ -3,7 +3,7 @@
 use crate::robust;
 
 /// Samples that are looked back on for the effect.
-const EFFECT_SAMPLES: usize = 15;
+pub const EFFECT_SAMPLES: usize = 15;
 /// Samples that are kept, for the spread.
 pub const KEPT_SAMPLES: usize = 30;
 /// Until this age a host may still be warming up.

@@ -3,6 +3,7 @@
 
 use crate::case::{Case, CaseError};
 pub use crate::coverage::MIN_USABLE_MINUTES;
+pub use crate::detector::Level;
 use crate::dilution::Diluted;
 pub use crate::ending::Ending;
 use crate::replay::Replay;
@@ -71,6 +72,10 @@ pub struct UnitResult {
     pub placebo: f64,
     /// Size of the change in the bad direction: relative, or events per trial for counts; 0 without samples.
     pub effect: f64,
+    /// Its 90 % interval, in the same terms; `None` where it was not measured.
+    pub interval: Option<[f64; 2]>,
+    /// What was expected and what is there over the last quarter of an hour: in the metric's unit, or events per trial.
+    pub level: Option<Level>,
     /// First minute of the degraded run.
     pub since_minute: Option<i64>,
     /// Whether it failed by its `fail_fast` limit, not by evidence.

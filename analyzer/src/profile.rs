@@ -124,7 +124,7 @@ fn family(name: &str, metric: &CaseMetric) -> Family {
 }
 
 /// Brings values to the scale on which changes are ratios: ln(x + offset), or ln(n + 1) for throughput.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LogScale {
     offset: f64,
     floor: f64,
@@ -149,6 +149,12 @@ impl LogScale {
             return value;
         }
         ln((value.max(0.0) + self.offset).max(self.floor).max(f64::MIN_POSITIVE))
+    }
+
+    /// The value that a point of the scale stands for.
+    #[must_use]
+    pub fn invert(&self, point: f64) -> f64 {
+        (libm::exp(point) - self.offset).max(0.0)
     }
 
     /// A series on the scale.

@@ -3,7 +3,7 @@
 use crate::budget::{Budget, Seat};
 use crate::case::{Case, CaseError, CaseTemplate};
 use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
-use crate::detector::{ALL_HOSTS, Change, Detector, Finding};
+use crate::detector::{ALL_HOSTS, Change, Detector, Finding, Level};
 use crate::dilution::{self, Demand, Diluted};
 use crate::ending::{self, Ending, LEAST_USABLE_MIN};
 use crate::frame::{Frame, FrameHost, Track};
@@ -225,7 +225,9 @@ impl<'a> Replay<'a> {
             let risk = self.risk(&one, &finding, failure, is_end);
             transient |= finding.transient && !one.seat.settings.muted;
             for metric in &finding.metrics {
-                let mut result = unit_result(metric, &finding, risk, finding.since.map(minute_of));
+                let unit = self.case.metrics.get(metric).map_or("", |metric| metric.unit.as_str());
+                let since = finding.since.map(minute_of);
+                let mut result = unit_result((metric, unit), &finding, risk, since);
                 if one.seat.settings.muted {
                     result.reason = format!("muted: {}", result.reason);
                 }
@@ -400,7 +402,12 @@ fn unit_risk(finding: &Finding, raw: f64) -> f64 {
     raw.clamp(0.0, most)
 }
 
-fn unit_result(metric: &str, finding: &Finding, risk: f64, since_minute: Option<i64>) -> UnitResult {
+fn unit_result(
+    (metric, unit): (&str, &str),
+    finding: &Finding,
+    risk: f64,
+    since_minute: Option<i64>,
+) -> UnitResult {
     let classification = match finding.direction {
         _ if finding.usable == 0 => Classification::NoData,
         Direction::Decrease if risk >= 1.0 => Classification::Low,
@@ -421,9 +428,16 @@ fn unit_result(metric: &str, finding: &Finding, risk: f64, since_minute: Option<
         score: finding.ln_evidence,
         placebo: finding.placebo,
         effect: if effect.is_finite() { effect } else { 0.0 },
+        interval: reason::interval(finding),
+        level: match finding.effect {
+            Change::LnRatio(_) => finding.level,
+            Change::Share { observed, expected } => {
+                observed.is_finite().then_some(Level { expected, observed })
+            }
+        },
         since_minute,
         fail_fast: false,
-        reason: reason::of_unit(metric, finding, risk, since_minute),
+        reason: reason::of_unit((metric, unit), finding, risk, since_minute),
     }
 }
 
@@ -455,6 +469,8 @@ fn silent(metric: &str, host: &str, reason: String) -> UnitResult {
         score: 0.0,
         placebo: 0.0,
         effect: 0.0,
+        interval: None,
+        level: None,
         since_minute: None,
         fail_fast: false,
         reason,

@@ -355,6 +355,9 @@ impl Verification {
                     unit: String::new(),
                     settings: self.settings_of(metric),
                     fail_fast: false,
+                    level: None,
+                    interval: None,
+                    placebo: 0.0,
                 });
             }
         }
@@ -376,6 +379,9 @@ impl Verification {
             unit: spec.map_or_else(String::new, |m| m.unit.clone()),
             settings: self.settings_of(&unit.metric),
             fail_fast: unit.fail_fast,
+            level: unit.level.map(|level| [level.expected, level.observed]),
+            interval: unit.interval,
+            placebo: unit.placebo,
         }
     }
 

@@ -77,6 +77,12 @@ pub struct MetricResult {
     pub settings: Option<MetricSettings>,
     /// It failed by its `fail_fast` limit, not by evidence.
     pub fail_fast: bool,
+    /// What was expected and what was there over the last quarter of an hour: in the unit, or as shares for errors.
+    pub level: Option<[f64; 2]>,
+    /// The 90 % interval of the effect, in the same terms.
+    pub interval: Option<[f64; 2]>,
+    /// The part of the evidence that a pretended deployment in the past reached, in nats; taken off already.
+    pub placebo: f64,
 }
 
 /// The final word on a verification, or a later revision of it.
@@ -265,6 +271,9 @@ impl TryFrom<v1::MetricResult> for MetricResult {
                 unit: m.unit,
                 settings,
                 fail_fast: m.fail_fast,
+                level: m.expected.zip(m.observed).map(Into::into),
+                interval: m.effect_low.zip(m.effect_high).map(Into::into),
+                placebo: m.placebo,
             }),
             _ => Err(invalid),
         }
@@ -285,6 +294,11 @@ impl From<MetricResult> for v1::MetricResult {
             unit: m.unit,
             settings: m.settings.map(Into::into),
             fail_fast: m.fail_fast,
+            expected: m.level.map(|level| level[0]),
+            observed: m.level.map(|level| level[1]),
+            effect_low: m.interval.map(|ends| ends[0]),
+            effect_high: m.interval.map(|ends| ends[1]),
+            placebo: m.placebo,
         }
     }
 }
@@ -343,6 +357,10 @@ mod tests {
         }
         let mut verdict = fixtures::verdict();
         verdict.diluted_share = Some(0.1);
+        verdict.passed_at_minute = Some(12);
+        verdict.metrics[0].level = Some([95.0, 131.0]);
+        verdict.metrics[0].interval = Some([0.31, 0.45]);
+        verdict.metrics[0].placebo = 0.2;
         verdict.smallest_effects = vec![("cpu".into(), 0.4)];
         assert_eq!(Verdict::try_from(v1::Verdict::from(verdict.clone())).unwrap(), verdict);
     }

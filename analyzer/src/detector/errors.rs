@@ -280,10 +280,24 @@ impl CountUnit {
         ending::of_count(events, least * trials, self.law.dispersion)
     }
 
+    /// The samples that the effect is taken from.
+    fn window(&self) -> &[Count] {
+        let from = self.seen.saturating_sub(EFFECT_SAMPLES).max(self.switch.min(self.seen));
+        &self.counts[from..self.seen]
+    }
+
+    /// Standard error of the difference of two ratios: of an overdispersed count, and of what is expected.
+    fn error(&self, effect: Change) -> f64 {
+        let Change::Share { observed, .. } = effect else { return f64::NAN };
+        let trials: f64 = self.window().iter().map(|count| count.trials).sum();
+        let own =
+            self.law.dispersion * (observed * (1.0 - observed)).max(1.0 / (trials + 1.0)) / trials.max(1.0);
+        (own + self.law.ratio_sd * self.law.ratio_sd).sqrt()
+    }
+
     /// Ratio over the last quarter of an hour, the one expected, and whether the difference matters.
     fn effect(&self, gate: &CountGate) -> (Change, bool) {
-        let from = self.seen.saturating_sub(EFFECT_SAMPLES).max(self.switch.min(self.seen));
-        let window = &self.counts[from..self.seen];
+        let window = self.window();
         let control = window.last().map_or(0.0, |count| count.control);
         let expected = self.law.ratio.max(control);
         let events: f64 = window.iter().map(|count| count.events).sum();
@@ -332,6 +346,7 @@ impl Detector for ErrorDetector {
     fn finding(&self, unit: usize) -> Finding {
         let unit = &self.units[unit];
         let (effect, matters) = unit.effect(&self.gate);
+        let error = unit.error(effect);
         Finding {
             metrics: vec![self.metric.clone()],
             host: unit.host.clone(),
@@ -341,6 +356,8 @@ impl Detector for ErrorDetector {
             placebo: 0.0,
             may_fail: matters && unit.pair.p_degraded() >= SURE,
             effect,
+            error,
+            level: None,
             since: unit.since,
             usable: unit.usable,
             transient: unit.disturbed && unit.pair.p_degraded() < 0.5,

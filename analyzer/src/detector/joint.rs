@@ -2,7 +2,7 @@
 
 use super::level::LevelDetector;
 use super::unit::{LIKELY, LevelUnit, SURE};
-use super::{ALL_HOSTS, Change, Detector, Finding, host_share};
+use super::{ALL_HOSTS, Detector, Finding, host_share};
 use crate::emission::Emission;
 use crate::pair::{Pair, PairModel, PairSettings};
 
@@ -91,15 +91,19 @@ impl JointDetector {
             (false, true) => vec![self.tail.metric()],
             (_, false) => vec![self.mean.metric()],
         };
+        let base = if second.matters && !first.matters {
+            self.tail.finding(joint.tail)
+        } else {
+            self.mean.finding(joint.mean)
+        };
         Finding {
             metrics: names.into_iter().map(str::to_owned).collect(),
             ln_evidence: joint.pair.ln_evidence() - self.placebo(joint),
             placebo: self.placebo(joint),
             may_fail: (first.matters || second.matters) && joint.pair.p_degraded() >= SURE,
-            effect: Change::LnRatio(if first.matters || !second.matters { first.size } else { second.size }),
             since: joint.since,
             transient: false,
-            ..self.mean.finding(joint.mean)
+            ..base
         }
     }
 }

@@ -1,14 +1,14 @@
 //! A metric on a continuous scale, on each new host and on all of them together.
 
 use super::unit::{LevelUnit, Observation, Reference};
-use super::{ALL_HOSTS, Detector, Finding, host_share};
+use super::{ALL_HOSTS, Detector, Finding, Level, host_share};
 use crate::emission::{StandardEmission, WarmUp};
 use crate::expected::{self, Residuals, Source};
 use crate::frame::{Comparison, Frame};
 use crate::noise::Noise;
 use crate::pair::{PairModel, PairSettings};
 use crate::placebo::Placebo;
-use crate::profile::Family;
+use crate::profile::{Family, LogScale};
 use crate::robust;
 use vouch_proto::Direction;
 
@@ -36,6 +36,9 @@ pub(super) struct Host {
     pub(super) switch: usize,
     pub(super) unit: LevelUnit,
     observations: Vec<Observation>,
+    /// What was expected at each step, on the scale of `scale`.
+    expected: Vec<f64>,
+    scale: LogScale,
 }
 
 /// All new hosts together.
@@ -82,6 +85,28 @@ impl LevelDetector {
     #[must_use]
     pub fn metric(&self) -> &str {
         &self.metric
+    }
+
+    /// What was expected over the samples of the effect, and what is there, of the hosts that a unit stands for.
+    fn level(&self, unit: usize, effect: f64) -> Option<Level> {
+        let (name, one) = self.unit(unit);
+        let hosts = self.hosts.iter().filter(|host| name == ALL_HOSTS || host.name == name);
+        let (mut sum, mut n, mut scale) = (0.0, 0.0, None);
+        for host in hosts {
+            let steps = one.effect_steps(host.switch);
+            for expected in host.expected.get(steps)?.iter().filter(|expected| expected.is_finite()) {
+                sum += expected;
+                n += 1.0;
+            }
+            scale = scale.or(Some(host.scale));
+        }
+        let expected = sum / n;
+        let signed = if self.direction == Direction::Decrease { -effect } else { effect };
+        let level = scale.map(|scale| Level {
+            expected: scale.invert(expected),
+            observed: scale.invert(expected + signed),
+        })?;
+        (level.expected.is_finite() && level.observed.is_finite()).then_some(level)
     }
 
     /// The group first, then the hosts.
@@ -140,6 +165,8 @@ impl Build<'_> {
             switch: host.switch,
             unit: LevelUnit::new(self.shared.standard, self.model, &reference),
             observations: residuals.live.iter().enumerate().map(observe).collect(),
+            expected: residuals.expected.clone(),
+            scale: residuals.scale,
         })
     }
 
@@ -291,7 +318,8 @@ impl Detector for LevelDetector {
     }
 
     fn finding(&self, unit: usize) -> Finding {
-        let (host, unit) = self.unit(unit);
-        unit.finding(&self.metric, host, self.direction, self.against)
+        let (host, one) = self.unit(unit);
+        let finding = one.finding(&self.metric, host, self.direction, self.against);
+        Finding { level: self.level(unit, finding.effect.size()), ..finding }
     }
 }

@@ -54,12 +54,25 @@ pub struct Finding {
     pub may_fail: bool,
     /// Size of the change.
     pub effect: Change,
+    /// Standard error of that size, in the same terms; `NaN` where unknown.
+    pub error: f64,
+    /// Where it is a level: what was expected and what is there, in the metric's unit.
+    pub level: Option<Level>,
     /// Step at which the run of degraded minutes began.
     pub since: Option<usize>,
     /// Usable samples so far.
     pub usable: usize,
     /// Whether a short disturbance was seen that has ended.
     pub transient: bool,
+}
+
+/// A level over the last quarter of an hour, in the metric's unit; the typical one for several hosts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// Without the deployment.
+    pub expected: f64,
+    /// With it.
+    pub observed: f64,
 }
 
 /// Size of a change, above zero in the bad direction; `NaN` where nothing was measured.

@@ -3,9 +3,10 @@
 use super::{Change, Finding};
 use crate::emission::{self, Emission, StandardEmission, WarmUp};
 use crate::ending::{self, Level};
-use crate::gate::{Effect, Gate, Recent};
+use crate::gate::{EFFECT_SAMPLES, Effect, Gate, Recent};
 use crate::noise::{Noise, Whitener};
 use crate::pair::{Likelihood, Pair, PairModel};
+use std::ops::Range;
 use vouch_proto::Direction;
 
 /// Probability of being degraded now from which a unit may fail.
@@ -62,6 +63,7 @@ pub(super) struct LevelUnit {
     newest: Option<(usize, f64)>,
     restarted: bool,
     doubt: f64,
+    newest_step: usize,
 }
 
 impl LevelUnit {
@@ -84,6 +86,7 @@ impl LevelUnit {
             newest: None,
             restarted: false,
             doubt: 0.0,
+            newest_step: 0,
         }
     }
 
@@ -95,6 +98,7 @@ impl LevelUnit {
         self.newest = None;
         self.restarted = seen.restarted;
         self.doubt = seen.doubt;
+        self.newest_step = t;
         if innovation.is_finite() {
             let letter = emission::letter(innovation);
             row = Some(self.emission.likelihood(letter, seen.age_min));
@@ -151,6 +155,20 @@ impl LevelUnit {
         self.pair.ln_evidence() - self.placebo()
     }
 
+    /// The steps that the effect is taken from.
+    pub(super) fn effect_steps(&self, switch: usize) -> Range<usize> {
+        let end = self.newest_step + 1;
+        end.saturating_sub(EFFECT_SAMPLES).max(switch.min(end))..end
+    }
+
+    /// Standard error of the effect: of the mean of its samples, and of what is expected.
+    fn error(&self) -> f64 {
+        let samples = self.usable.clamp(1, EFFECT_SAMPLES) as f64;
+        let phi = self.whitener.autocorrelation();
+        let own = self.gate.sigma * self.gate.sigma * (1.0 + phi) / (1.0 - phi) / samples;
+        (own + self.doubt * self.doubt).sqrt()
+    }
+
     /// See [`super::Detector::exclusion`].
     pub(super) fn exclusion(&self) -> f64 {
         if self.pair.p_degraded() >= LIKELY {
@@ -183,6 +201,8 @@ impl LevelUnit {
             placebo: self.placebo(),
             may_fail: effect.matters && self.pair.p_degraded() >= SURE,
             effect: Change::LnRatio(effect.size),
+            error: if effect.size.is_nan() { f64::NAN } else { self.error() },
+            level: None,
             since: self.since,
             usable: self.usable,
             transient: self.disturbed && self.pair.p_degraded() < LIKELY,

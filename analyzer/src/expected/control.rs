@@ -80,6 +80,7 @@ impl Controls {
             systematic: vec![0.0; live.len()],
             inflation: Vec::new(),
             expected: self.middle_during.iter().map(|middle| middle + offset).collect(),
+            scale: *scale,
             relief: 0.0,
             live: live.iter().map(|v| v - offset).collect(),
         })

@@ -28,8 +28,10 @@ pub struct Residuals {
     pub systematic: Vec<f64>,
     /// How much more the noise is than in the baseline, by what the controls show, per step.
     pub inflation: Vec<f64>,
-    /// Value that a residual of zero stands for, per step, in the metric's own unit.
+    /// Value that a residual of zero stands for, per step, on the logarithmic scale.
     pub expected: Vec<f64>,
+    /// The scale of `expected`.
+    pub scale: LogScale,
     /// The part of `systematic` that the mean of all new hosts is free of.
     pub relief: f64,
 }

@@ -106,6 +106,7 @@ pub(super) fn of_tracks(
         systematic: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.doubt(at))).collect(),
         inflation: vec![1.0; live.len()],
         expected: steps.map(|at| trend.at(at) + shift(at)).collect(),
+        scale,
         relief: 0.0,
         live,
     })

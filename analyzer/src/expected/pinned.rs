@@ -79,6 +79,7 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
         systematic: (0..steps).map(|k| load.as_ref().map_or(0.0, |load| load.doubt(k))).collect(),
         inflation: (0..steps).map(|k| inflation(k, n)).collect(),
         expected,
+        scale,
         relief: 0.0,
         live,
     })

@@ -46,6 +46,7 @@ fn without_load(source: &Source<'_>, host: usize, common: &[f64]) -> Option<Resi
     let mut live: Vec<f64> = relative[track.recent.len()..].iter().map(|value| value - level).collect();
     live[..switch].fill(f64::NAN);
     Some(Residuals {
+        scale,
         baseline: relative[..split].iter().map(|value| value - level).collect(),
         control: Vec::new(),
         systematic: vec![0.0; live.len()],
