@@ -130,7 +130,7 @@ fn scales(seats: &[Seat]) -> (Vec<f64>, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detector::{Change, Finding};
+    use crate::detector::{Change, Finding, Sample};
     use proptest::prelude::*;
     use vouch_proto::Direction;
 
@@ -155,6 +155,9 @@ mod tests {
         }
         fn exclusion(&self, _: usize) -> f64 {
             0.0
+        }
+        fn sample(&self, _: usize) -> Sample {
+            Sample::NONE
         }
         fn finding(&self, _: usize) -> Finding {
             Finding {

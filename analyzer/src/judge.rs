@@ -97,6 +97,12 @@ pub fn judge_until(case: &Case, minutes_seen: i64, settings: &JudgeSettings) -> 
         .map_or_else(|error| refused(case, &error), |replay| replay.run(&|| true))
 }
 
+/// As [`judge`]; evidence that was recorded is judged as it was then: with its settings, on the minutes that had been seen.
+#[must_use]
+pub fn judge_recorded(case: &Case, settings: &JudgeSettings) -> Judgement {
+    judge_until(case, case.minutes_seen.unwrap_or(i64::MAX), case.judged_with.as_ref().unwrap_or(settings))
+}
+
 /// As [`judge`], for somebody who may stop waiting: once `goes_on` says no, it ends with what is known by then.
 #[must_use]
 pub fn judge_while(case: &Case, settings: &JudgeSettings, goes_on: &dyn Fn() -> bool) -> Judgement {

@@ -10,6 +10,7 @@ pub mod dilution;
 pub mod elasticity;
 pub mod emission;
 pub mod ending;
+pub mod evidence;
 pub mod expected;
 pub mod frame;
 pub mod gate;

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) deployments: Counter,
     /// Messages that could not be used.
     pub(crate) dead_letters: Counter,
+    /// Verdicts whose evidence could not be kept.
+    pub(crate) evidence_lost: Counter,
     verdicts: Family<OutcomeLabel, Counter>,
 }
 
@@ -42,6 +44,11 @@ impl Metrics {
                 "dead_letters",
                 "Messages that could not be used",
                 metrics.dead_letters.clone(),
+            );
+            registry.register(
+                "evidence_lost",
+                "Verdicts whose evidence could not be kept",
+                metrics.evidence_lost.clone(),
             );
             registry.register("verdicts", "Final verdicts published, by outcome", metrics.verdicts.clone());
         });

@@ -225,7 +225,7 @@ fn judge_line(task: &Task, settings: &JudgeSettings) -> Done {
         return refuse(None, "the line is not UTF-8; write the cases as JSON in UTF-8");
     };
     match Case::from_json(text) {
-        Ok(case) => done(to_text(&verdict(&case.id, &judge::judge(&case, settings))), false),
+        Ok(case) => done(to_text(&verdict(&case.id, &judge::judge_recorded(&case, settings))), false),
         Err(error) => refuse(Case::id_from_json(text).as_deref(), &error.to_string()),
     }
 }

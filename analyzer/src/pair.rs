@@ -18,6 +18,39 @@ pub const WARM_UP: usize = 2;
 /// Index of the improved state.
 pub const IMPROVED: usize = 3;
 
+/// The states in words, of levels.
+pub const LEVEL_STATES: [&str; MAX_STATES] = [
+    "normal",
+    "outlier",
+    "warming up",
+    "improved",
+    "worse by 0.7 sigma",
+    "worse by 1.2 sigma",
+    "worse by 2 sigma",
+    "worse by 3.5 sigma",
+    "worse by 6 sigma",
+    "worse by 12 sigma",
+    "more spread",
+    "frequent spikes",
+    "recurring spikes",
+];
+/// The states in words, of counts.
+pub const COUNT_STATES: [&str; MAX_STATES] = [
+    "normal",
+    "burst",
+    "warming up",
+    "improved",
+    "slightly more",
+    "more",
+    "much more",
+    "very many",
+    "most fail",
+    "",
+    "",
+    "",
+    "",
+];
+
 /// Index of the state of more variance.
 pub const VARIANCE: usize = MAX_STATES - 3;
 /// Index of the state of frequent spikes.

@@ -98,7 +98,16 @@ impl<'a> Replay<'a> {
     }
 
     /// To the end, or until `goes_on` says no.
-    pub(crate) fn run(mut self, goes_on: &dyn Fn() -> bool) -> Judgement {
+    pub(crate) fn run(self, goes_on: &dyn Fn() -> bool) -> Judgement {
+        self.run_watched(goes_on, &mut |_, _| {})
+    }
+
+    /// The same; after each step `watch` is shown what the detectors made of it.
+    pub(crate) fn run_watched(
+        mut self,
+        goes_on: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(usize, &Self),
+    ) -> Judgement {
         let seen = self.frame.seen();
         for t in 0..seen {
             if !goes_on() {
@@ -110,6 +119,7 @@ impl<'a> Replay<'a> {
             for watch in &mut self.watches {
                 watch.step(t);
             }
+            watch(t, &self);
             if let Some(failure) = self.fails(t) {
                 return self.conclude(t + 1, &End::Failed(failure));
             }
@@ -172,6 +182,16 @@ impl<'a> Replay<'a> {
         let at_end = self.is_end(steps);
         let silent = at_end.then(|| no_data::failing(self.case, &self.frame, &self.template)).flatten();
         silent.map(|metric| Failure::Silence(metric.to_owned()))
+    }
+
+    /// Each unit with its metric, detector and number, and the ln evidence that it alone needs to fail before the end.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (&dyn Detector, usize, f64)> {
+        self.units(None).map(|one| (one.seat.detector.as_ref(), one.unit, self.thresholds.fail - one.pull()))
+    }
+
+    /// The grid of time.
+    pub(crate) const fn frame(&self) -> &Frame {
+        &self.frame
     }
 
     /// All units, with the weights of a critical metric or of the average.

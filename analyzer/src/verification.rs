@@ -5,6 +5,7 @@ mod revision;
 
 use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
+use crate::evidence::bundle::{self, About};
 use crate::judge::{self, Ending, JUDGE_VERSION, JudgeSettings, Judgement};
 use crate::record::{Record, State};
 use crate::window::{Assembly, MAX_SAMPLES};
@@ -115,6 +116,16 @@ impl Verification {
             None if refused => Some(batch.collected_at),
             Some(_) | None => None,
         };
+    }
+
+    /// The evidence behind a verdict as one JSON object; `None` where it does not rest on samples.
+    #[must_use]
+    pub fn bundle(&self, verdict: &Verdict) -> Option<String> {
+        self.judgement.as_ref()?;
+        let case = self.without_answer(self.assembly.case(&self.record, &self.template)?);
+        let case = Case { minutes_seen: Some(self.judged), judged_with: Some(self.settings), ..case };
+        let queries = self.assembly.queries().clone();
+        Some(bundle::write(&case, About { verdict: verdict.clone(), queries }))
     }
 
     /// The windows that have not been read as a whole.

@@ -38,6 +38,8 @@ pub struct Assembly {
     cells: BTreeMap<Key, BTreeMap<i64, Cell>>,
     samples: usize,
     units: BTreeMap<String, String>,
+    /// By metric: the query that the source was asked.
+    queries: BTreeMap<String, String>,
     /// Step of what was read, by the end of its window.
     steps: BTreeMap<i64, i64>,
     /// Start and end of what has been read completely, disjoint and ascending.
@@ -67,6 +69,9 @@ impl Assembly {
         *known = step.max(*known);
         for series in &batch.series {
             self.units.entry(series.metric.clone()).or_insert_with(|| series.unit.clone());
+            if !series.query.is_empty() {
+                self.queries.entry(series.metric.clone()).or_insert_with(|| series.query.clone());
+            }
             let host = series.host.clone().unwrap_or_else(|| WHOLE_SERVICE.to_owned());
             let cells = self.cells.entry((series.metric.clone(), host)).or_default();
             for (i, value) in (0_i64..).zip(&series.samples) {
@@ -125,6 +130,12 @@ impl Assembly {
 
     fn covers(&self, start: i64, end: i64) -> bool {
         self.covered.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
+    }
+
+    /// By metric: the query that the source was asked.
+    #[must_use]
+    pub const fn queries(&self) -> &BTreeMap<String, String> {
+        &self.queries
     }
 
     /// When the collector was last heard.

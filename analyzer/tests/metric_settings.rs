@@ -177,7 +177,11 @@ fn a_muted_metric_is_reported_and_never_fails() {
     assert_eq!(said.outcome, Some(Outcome::Pass));
     let row = said.metrics.iter().find(|unit| unit.metric == "response_time").unwrap();
     assert_eq!((row.risk, row.classification), (0.0, Classification::Pass));
-    assert!(row.reason.starts_with("muted: response_time on service is 117 ms instead of "), "{}", row.reason);
+    assert!(
+        row.reason.starts_with("muted: response_time on service is 117 ms instead of "),
+        "{}",
+        row.reason
+    );
     assert!(said.risk < 1.0);
 }
 

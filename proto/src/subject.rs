@@ -77,6 +77,9 @@ pub const PROGRESS: StreamSpec =
 /// Verdicts.
 pub const VERDICTS: StreamSpec =
     stream!("VOUCH_VERDICT", "vouch.v1.verdict.>", "Verdicts and their revisions", 90 days, 4 GiB, -1);
+/// What verdicts rest on, the newest of each verification.
+pub const EVIDENCE: StreamSpec =
+    stream!("VOUCH_EVIDENCE", "vouch.v1.evidence.>", "Evidence behind verdicts", 90 days, 2 GiB, 1);
 /// The audit of actions.
 pub const ACTIONS: StreamSpec =
     stream!("VOUCH_ACTION", "vouch.v1.action.>", "What was done about verdicts", 365 days, 4 GiB, -1);
@@ -84,7 +87,8 @@ pub const ACTIONS: StreamSpec =
 pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead-letter.>", "Messages that could not be used", 30 days, 1 GiB, -1);
 
 /// Every stream.
-pub const STREAMS: [StreamSpec; 6] = [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, ACTIONS, DEAD_LETTERS];
+pub const STREAMS: [StreamSpec; 7] =
+    [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, DEAD_LETTERS];
 
 const fn bucket(name: &'static str, description: &'static str, max_age: Duration) -> BucketSpec {
     BucketSpec { name, description, max_age }
@@ -165,6 +169,13 @@ pub fn verdict(environment: &Name, service: &Name, verification_id: &str) -> Str
         service.token(),
         encode_token(verification_id)
     )
+}
+
+/// Subject of a part of a verification's evidence, from 0.
+#[must_use]
+pub fn evidence(environment: &Name, service: &Name, verification_id: &str, part: usize) -> String {
+    let id = encode_token(verification_id);
+    format!("vouch.v1.evidence.{}.{}.{id}.{part}", environment.token(), service.token())
 }
 
 /// Subject of a service's actions.

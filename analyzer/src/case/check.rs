@@ -22,6 +22,9 @@ pub(super) fn check(case: &Case) -> Result<(), CaseError> {
     check_baseline(case)?;
     check_metrics(case)?;
     case.template.check(case)?;
+    if let Some(seen) = case.minutes_seen.filter(|seen| *seen < 0) {
+        return Err(refuse("minutes_seen", &seen.to_string(), "0 or more, or leave it out"));
+    }
     check_hosts(case)?;
     check_strategy(case)?;
     check_series(case)

@@ -1,6 +1,8 @@
 //! Reads a case from JSON: what the words mean, and what to say when one is wrong.
 
 use super::{Case, CaseError, CaseHost, CaseMetric, CaseSeries, CaseTemplate, HostGroup, MetricRole};
+use crate::judge::{Ending, JudgeSettings};
+use crate::sequential::Thresholds;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use vouch_proto::{Direction, Strategy};
@@ -18,6 +20,29 @@ struct RawCase {
     series: Option<Vec<RawSeries>>,
     template: Option<serde_json::Value>,
     diluted: Option<f64>,
+    minutes_seen: Option<i64>,
+    judged_with: Option<RawSettings>,
+}
+
+/// What recorded evidence was judged with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSettings {
+    fail: f64,
+    fail_at_end: f64,
+    rollback: f64,
+    #[serde(default)]
+    early_pass: bool,
+    #[serde(default)]
+    extension_min: i64,
+}
+
+impl From<RawSettings> for JudgeSettings {
+    fn from(raw: RawSettings) -> Self {
+        let RawSettings { fail, fail_at_end, rollback, early_pass, extension_min } = raw;
+        let thresholds = Thresholds { fail, fail_at_end, rollback };
+        Self { thresholds, ending: Ending { early_pass, extension_min }, ..Self::default() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -69,6 +94,8 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
         series: series(required(raw.series, "series", "a list of series")?)?,
         template: raw.template.as_ref().map(CaseTemplate::read).transpose()?.unwrap_or_default(),
         diluted: raw.diluted,
+        minutes_seen: raw.minutes_seen,
+        judged_with: raw.judged_with.map(Into::into),
     };
     case.validate()?;
     Ok(case)

@@ -3,7 +3,9 @@
 mod check;
 mod json;
 mod template;
+mod write;
 
+use crate::judge::JudgeSettings;
 use std::collections::BTreeMap;
 pub use template::CaseTemplate;
 use vouch_proto::{Direction, Strategy};
@@ -41,6 +43,10 @@ pub struct Case {
     pub template: CaseTemplate,
     /// For a canary that is judged on the service as a whole: its share of the traffic, above 0 to 1.
     pub diluted: Option<f64>,
+    /// Of evidence that was recorded: the minutes of the window that had been seen; `None`: all.
+    pub minutes_seen: Option<i64>,
+    /// Of evidence that was recorded: what it was judged with; `None`: the defaults.
+    pub judged_with: Option<JudgeSettings>,
 }
 
 /// What a metric means.
@@ -133,6 +139,8 @@ impl Case {
             series: Vec::new(),
             template: CaseTemplate::default(),
             diluted: None,
+            minutes_seen: None,
+            judged_with: None,
         }
     }
 
@@ -191,6 +199,12 @@ impl Case {
     /// Where it is not such an object, or [`Case::validate`] refuses it.
     pub fn from_json(text: &str) -> Result<Self, CaseError> {
         json::read(text)
+    }
+
+    /// The JSON object that [`Case::from_json`] reads back to the same case.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        write::write(self)
     }
 
     /// The `id` of a JSON object that may be refused otherwise.

@@ -1,14 +1,15 @@
 //! Counts of events out of trials: a negative binomial whose mean follows the exposure.
 
 use super::unit::{LIKELY, SURE};
-use super::{ALL_HOSTS, Change, Detector, Finding, host_share};
+use super::{ALL_HOSTS, Change, Detector, Finding, Sample, host_share};
 use crate::ending;
 use crate::expected::pinned;
 use crate::frame::{Comparison, Frame, FrameHost};
 use crate::gate::KEPT_SAMPLES;
 use crate::maths::{NegativeBinomial, ln, ln_add};
 use crate::pair::{
-    HEALTHY_STATES, IMPROVED, Likelihood, NORMAL, OUTLIER, Pair, PairModel, PairSettings, WARM_UP,
+    COUNT_STATES, HEALTHY_STATES, IMPROVED, Likelihood, NORMAL, OUTLIER, Pair, PairModel, PairSettings,
+    WARM_UP,
 };
 use crate::robust;
 use vouch_proto::Direction;
@@ -341,6 +342,23 @@ impl Detector for ErrorDetector {
 
     fn exclusion(&self, unit: usize) -> f64 {
         self.units[unit].exclusion(&self.gate)
+    }
+
+    fn sample(&self, unit: usize) -> Sample {
+        let unit = &self.units[unit];
+        let Some(count) = unit.seen.checked_sub(1).and_then(|t| unit.counts.get(t)) else {
+            return Sample::NONE;
+        };
+        let expected = unit.law.ratio.max(count.control);
+        let spread = 2.0 * (unit.law.dispersion * expected / count.trials.max(1.0)).sqrt();
+        Sample {
+            observed: if count.is_usable() { count.events / count.trials } else { f64::NAN },
+            expected,
+            band: [(expected - spread).max(0.0), expected + spread],
+            letter: None,
+            state: COUNT_STATES[unit.pair.likeliest_state()],
+            ln_evidence: unit.pair.ln_evidence(),
+        }
     }
 
     fn finding(&self, unit: usize) -> Finding {

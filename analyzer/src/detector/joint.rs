@@ -2,9 +2,9 @@
 
 use super::level::LevelDetector;
 use super::unit::{LIKELY, LevelUnit, SURE};
-use super::{ALL_HOSTS, Detector, Finding, host_share};
+use super::{ALL_HOSTS, Detector, Finding, Sample, host_share};
 use crate::emission::Emission;
-use crate::pair::{Pair, PairModel, PairSettings};
+use crate::pair::{LEVEL_STATES, Pair, PairModel, PairSettings};
 
 /// Power on each likelihood: mean and percentile are correlated, so that two of them are worth 1.2.
 const SHARE: f64 = 0.6;
@@ -168,6 +168,18 @@ impl Detector for JointDetector {
                 let [mean, tail] = joint.units(&self.mean, &self.tail);
                 mean.exclusion().min(tail.exclusion())
             }
+        }
+    }
+
+    fn sample(&self, unit: usize) -> Sample {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.sample(unit),
+            Part::Tail(unit) => self.tail.sample(unit),
+            Part::Joint(joint) => Sample {
+                state: LEVEL_STATES[joint.pair.likeliest_state()],
+                ln_evidence: joint.pair.ln_evidence() - self.placebo(joint),
+                ..self.mean.sample(joint.mean)
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! A metric on a continuous scale, on each new host and on all of them together.
 
 use super::unit::{LevelUnit, Observation, Reference};
-use super::{ALL_HOSTS, Detector, Finding, Level, host_share};
+use super::{ALL_HOSTS, Detector, Finding, Level, Sample, host_share};
 use crate::emission::{StandardEmission, WarmUp};
 use crate::expected::{self, Residuals, Source};
 use crate::frame::{Comparison, Frame};
@@ -315,6 +315,33 @@ impl Detector for LevelDetector {
 
     fn exclusion(&self, unit: usize) -> f64 {
         self.unit(unit).1.exclusion()
+    }
+
+    fn sample(&self, unit: usize) -> Sample {
+        let (name, one) = self.unit(unit);
+        let sample = one.sample();
+        let t = one.newest_step();
+        let hosts = || self.hosts.iter().filter(|host| t >= host.switch);
+        let members: Vec<&Host> = hosts().filter(|host| name == ALL_HOSTS || host.name == name).collect();
+        let known: Vec<f64> = members
+            .iter()
+            .filter_map(|host| host.expected.get(t).copied())
+            .filter(|e| e.is_finite())
+            .collect();
+        let (Some(host), Some(expected)) = (members.first(), robust::mean(&known)) else { return sample };
+        let sigma = if name == ALL_HOSTS {
+            one.sigma()
+        } else {
+            host.observations.get(t).map_or_else(|| one.sigma(), |seen| seen.sigma)
+        };
+        let signed = if self.direction == Direction::Decrease { -1.0 } else { 1.0 };
+        let at = |point: f64| if point.is_finite() { host.scale.invert(point) } else { f64::NAN };
+        Sample {
+            observed: at(expected + signed * one.newest_residual()),
+            expected: at(expected),
+            band: [at(expected - 2.0 * sigma), at(expected + 2.0 * sigma)],
+            ..sample
+        }
     }
 
     fn finding(&self, unit: usize) -> Finding {

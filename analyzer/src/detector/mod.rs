@@ -31,6 +31,9 @@ pub trait Detector: std::fmt::Debug {
     /// How surely a lasting change of the smallest size that may fail is not there, in nats; 0 where nothing tells.
     fn exclusion(&self, unit: usize) -> f64;
 
+    /// What a unit made of the newest step. Only evidence for a person asks.
+    fn sample(&self, unit: usize) -> Sample;
+
     /// Everything about a unit now.
     fn finding(&self, unit: usize) -> Finding;
 }
@@ -64,6 +67,35 @@ pub struct Finding {
     pub usable: usize,
     /// Whether a short disturbance was seen that has ended.
     pub transient: bool,
+}
+
+/// One step as a unit saw it: in the metric's unit, or as events per trial. `NaN` for what is not there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// What was measured.
+    pub observed: f64,
+    /// What was expected without the deployment.
+    pub expected: f64,
+    /// Where 95 % of the samples lie without it: two standard deviations either way.
+    pub band: [f64; 2],
+    /// SAX letter of the whitened residual, from 0.
+    pub letter: Option<usize>,
+    /// The state that was most likely by then, given that it degrades at some time.
+    pub state: &'static str,
+    /// ln of the evidence by then, placebo taken off.
+    pub ln_evidence: f64,
+}
+
+impl Sample {
+    /// Before the first step.
+    pub(crate) const NONE: Self = Self {
+        observed: f64::NAN,
+        expected: f64::NAN,
+        band: [f64::NAN; 2],
+        letter: None,
+        state: "",
+        ln_evidence: 0.0,
+    };
 }
 
 /// A level over the last quarter of an hour, in the metric's unit; the typical one for several hosts.

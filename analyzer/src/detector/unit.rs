@@ -1,11 +1,11 @@
 //! One series of residuals under the pair of models: the part that all level detectors share.
 
-use super::{Change, Finding};
+use super::{Change, Finding, Sample};
 use crate::emission::{self, Emission, StandardEmission, WarmUp};
 use crate::ending::{self, Level};
 use crate::gate::{EFFECT_SAMPLES, Effect, Gate, Recent};
 use crate::noise::{Noise, Whitener};
-use crate::pair::{Likelihood, Pair, PairModel};
+use crate::pair::{LEVEL_STATES, Likelihood, Pair, PairModel};
 use std::ops::Range;
 use vouch_proto::Direction;
 
@@ -153,6 +153,31 @@ impl LevelUnit {
 
     pub(super) fn ln_evidence(&self) -> f64 {
         self.pair.ln_evidence() - self.placebo()
+    }
+
+    /// What it made of the newest step, without what is measured in the metric's unit.
+    pub(super) fn sample(&self) -> Sample {
+        if self.newest_age().is_none() {
+            return Sample::NONE;
+        }
+        Sample {
+            letter: self.newest.map(|(letter, _)| letter),
+            state: LEVEL_STATES[self.pair.likeliest_state()],
+            ln_evidence: self.ln_evidence(),
+            ..Sample::NONE
+        }
+    }
+
+    pub(super) const fn newest_step(&self) -> usize {
+        self.newest_step
+    }
+
+    pub(super) fn newest_residual(&self) -> f64 {
+        self.recent.newest()
+    }
+
+    pub(super) const fn sigma(&self) -> f64 {
+        self.gate.sigma
     }
 
     /// The steps that the effect is taken from.

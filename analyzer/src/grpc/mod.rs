@@ -1,6 +1,7 @@
 //! The gRPC service `vouch.v1.Verifications`, with health and reflection. Any replica answers any call.
 
 mod analyze;
+mod evidence;
 mod refuse;
 mod start;
 mod watch;
@@ -152,6 +153,14 @@ impl Verifications for Service {
     ) -> Result<Response<v1::AnalyzeResponse>, Status> {
         let verdict = analyze::analyze(&self.shared, &self.room, request.into_inner()).await?;
         Ok(Response::new(v1::AnalyzeResponse { verdict: Some(verdict.into()) }))
+    }
+
+    async fn get_evidence(
+        &self,
+        request: Request<v1::GetEvidenceRequest>,
+    ) -> Result<Response<v1::GetEvidenceResponse>, Status> {
+        let record = self.record(&request.into_inner().verification_id).await?;
+        Ok(Response::new(evidence::get(&self.shared, &record).await?))
     }
 
     async fn analyze_stream(

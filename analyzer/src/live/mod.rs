@@ -1,5 +1,6 @@
 //! The running analyzer: takes deployments in, owns verifications, publishes verdicts.
 
+pub(crate) mod evidence;
 mod intake;
 mod owner;
 pub(crate) mod store;

@@ -1,6 +1,6 @@
 //! Runs one verification: reads its service's series in order from the stream, steps, publishes progress and verdict.
 
-use super::Shared;
+use super::{Shared, evidence};
 use crate::judge::JudgeSettings;
 use crate::record::{Record, State};
 use crate::verification::{Step, Verification};
@@ -21,6 +21,8 @@ use vouch_service::nats::{dead_letter, header, headers};
 
 /// How often an idle verification looks at the clock.
 const TICK: Duration = Duration::from_secs(10);
+/// How long a verdict waits for its evidence to be kept.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_TICK: Duration = Duration::from_millis(20);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
@@ -66,12 +68,17 @@ pub(super) async fn run(
                     verification.rejudge();
                     continue;
                 }
+                keep_evidence(&shared, &verification, &verdict).await;
                 let decided = conclude(&shared, verification.record(), *verdict).await?;
                 let record =
                     Record { state: State::Final, verdict: Some(decided), ..verification.record().clone() };
                 verification.on_record(record);
             }
             Step::Revised(verdict) => {
+                let before = verification.record().verdict.as_ref().map(|before| before.outcome);
+                if before != Some(verdict.outcome) {
+                    keep_evidence(&shared, &verification, &verdict).await;
+                }
                 let newest = shared.store.revise(verification.record(), *verdict).await?;
                 tracing::info!(
                     verification = newest.verification_id,
@@ -169,6 +176,23 @@ async fn tell(shared: &Shared, progress: &v1::Progress) {
     if let Err(error) = jetstream.publish_with_headers(topic, headers(sealed), Bytes::from(body)).await {
         tracing::debug!(%error, "progress not published");
     }
+}
+
+/// Keeps what a verdict rests on. A verdict does not wait for it long, and never fails for it.
+async fn keep_evidence(shared: &Shared, verification: &Verification, verdict: &Verdict) {
+    let Some(bundle) = verification.bundle(verdict) else { return };
+    let kept = tokio::time::timeout(EVIDENCE_WAIT, evidence::store(shared, verdict, bundle)).await;
+    let error = match kept {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => format!("not acknowledged within {EVIDENCE_WAIT:?}"),
+    };
+    shared.metrics.evidence_lost.inc();
+    tracing::warn!(
+        verification = verdict.verification_id,
+        error,
+        "the evidence is not kept; the verdict stands without it"
+    );
 }
 
 async fn conclude(shared: &Shared, record: &Record, verdict: Verdict) -> anyhow::Result<Verdict> {
