@@ -31,9 +31,9 @@ Exit codes:
     1  verify, watch: Fail
     2  verify, watch: Inconclusive (measured, cannot tell)
     3  verify, watch: Error (could not measure); other commands: failed
-    4  judge: some lines were malformed
+    4  judge, explain: what was read is malformed
    64  wrong arguments or settings
-   66  judge: the file cannot be read
+   66  judge, explain: the file cannot be read
   130  interrupted (a verification goes on unless --cancel-on-interrupt)";
 
 impl From<Code> for ExitCode {

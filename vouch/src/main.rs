@@ -1,5 +1,6 @@
 //! `vouch`, the command line: verify a deployment, judge cases offline, run everything in one process, try it.
 
+mod chart;
 mod client;
 mod command;
 mod exit;
@@ -7,7 +8,7 @@ mod output;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use command::{check, demo, judge, up, verify, watch};
+use command::{check, demo, explain, judge, up, verify, watch};
 use std::process::ExitCode;
 
 /// Did this change make the service worse?
@@ -28,6 +29,8 @@ enum Command {
     Verify(Box<verify::Arguments>),
     /// Follow a verification to its verdict.
     Watch(watch::Arguments),
+    /// Show what a verdict rests on: charts, states, evidence; and write a picture.
+    Explain(Box<explain::Arguments>),
     /// Judge verification cases from a file, one JSON object a line, offline.
     Judge(judge::Arguments),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
@@ -66,6 +69,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Verify(arguments) => verify::run(*arguments).await,
         Command::Watch(arguments) => watch::run(arguments).await,
+        Command::Explain(arguments) => explain::run(*arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),
     }
