@@ -171,6 +171,14 @@ impl Detector for JointDetector {
         }
     }
 
+    fn watches(&self, unit: usize) -> Vec<String> {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.watches(unit),
+            Part::Tail(unit) => self.tail.watches(unit),
+            Part::Joint(_) => vec![self.mean.metric().to_owned(), self.tail.metric().to_owned()],
+        }
+    }
+
     fn sample(&self, unit: usize) -> Sample {
         match self.part(unit) {
             Part::Mean(unit) => self.mean.sample(unit),

@@ -34,6 +34,11 @@ pub trait Detector: std::fmt::Debug {
     /// What a unit made of the newest step. Only evidence for a person asks.
     fn sample(&self, unit: usize) -> Sample;
 
+    /// The metrics that a unit watches.
+    fn watches(&self, unit: usize) -> Vec<String> {
+        self.finding(unit).metrics
+    }
+
     /// Everything about a unit now.
     fn finding(&self, unit: usize) -> Finding;
 }

@@ -24,7 +24,7 @@ pub struct Evidence {
     pub step_min: i64,
     /// Minute of the first step.
     pub start: i64,
-    /// Each metric on each host, the most evidence first.
+    /// Each metric on each host: the one that failed it first, then by evidence.
     pub units: Vec<UnitEvidence>,
 }
 
@@ -120,10 +120,15 @@ pub fn of_case(case: &Case, settings: &JudgeSettings) -> Result<Evidence, CaseEr
     for (i, (placebo, since)) in last {
         (units[i].placebo, units[i].since) = (placebo, since);
     }
+    let blamed = judgement.metrics.first().filter(|unit| unit.risk >= 1.0).cloned();
     units.sort_by(|a, b| {
+        let is_blamed = |unit: &UnitEvidence| {
+            blamed.as_ref().is_some_and(|row| unit.metrics == [row.metric.as_str()] && unit.host == row.host)
+        };
         let beyond = |unit: &UnitEvidence| unit.ln_evidence() - unit.needed;
-        beyond(b)
-            .total_cmp(&beyond(a))
+        is_blamed(b)
+            .cmp(&is_blamed(a))
+            .then_with(|| beyond(b).total_cmp(&beyond(a)))
             .then_with(|| a.metrics.cmp(&b.metrics))
             .then_with(|| a.host.cmp(&b.host))
     });
@@ -147,7 +152,7 @@ fn open(case: &Case, frame: &Frame, detector: &dyn Detector, (unit, needed): (us
         before: before(frame, (metric, exposure), &finding.host),
         steps: Vec::new(),
         since: None,
-        metrics: finding.metrics,
+        metrics: detector.watches(unit),
         host: finding.host,
     }
 }

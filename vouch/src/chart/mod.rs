@@ -5,6 +5,9 @@ pub(crate) mod terminal;
 
 use vouch_analyzer::evidence::{Evidence, UnitEvidence};
 
+/// Fewest samples before the deployment that are drawn, where there are so many.
+const LEAST_BEFORE: usize = 20;
+
 /// The minutes, values and evidence of a unit, ready to be drawn: shares in percent.
 #[derive(Debug)]
 pub(crate) struct Picture<'a> {
@@ -21,6 +24,8 @@ pub(crate) struct Picture<'a> {
     pub(crate) evidence: Vec<(f64, f64)>,
     /// First and last minute that is drawn.
     pub(crate) minutes: [f64; 2],
+    /// Minutes between samples.
+    pub(crate) step: f64,
     /// Minute at which the degraded run begins, where one is there at the end.
     pub(crate) since: Option<f64>,
 }
@@ -30,9 +35,11 @@ impl<'a> Picture<'a> {
         let scale = if unit.is_share { 100.0 } else { 1.0 };
         let step = evidence.step_min as f64;
         let minute = |t: usize| evidence.minute(t) as f64;
-        let first = evidence.start as f64 - step * unit.before.len() as f64;
-        let before =
-            unit.before.iter().enumerate().map(|(t, value)| (first + step * t as f64, scale * value));
+        // As much of the time before as of the time since, so that neither is squeezed.
+        let shown = unit.before.len().min(unit.steps.len().max(LEAST_BEFORE));
+        let known = &unit.before[unit.before.len() - shown..];
+        let first = evidence.start as f64 - step * known.len() as f64;
+        let before = known.iter().enumerate().map(|(t, value)| (first + step * t as f64, scale * value));
         let samples = || unit.steps.iter().enumerate();
         let expected = samples().map(|(t, s)| (minute(t), scale * s.expected, s.band.map(|end| scale * end)));
         let observed = samples().map(|(t, s)| (minute(t), scale * s.observed));
@@ -49,6 +56,7 @@ impl<'a> Picture<'a> {
             observed: observed.filter(|(_, value)| value.is_finite()).collect(),
             evidence: samples().map(|(t, s)| (minute(t), s.ln_evidence)).collect(),
             minutes: [first, minute(unit.steps.len().saturating_sub(1)).max(evidence.start as f64 + step)],
+            step,
             since: unit.since.map(minute),
         }
     }

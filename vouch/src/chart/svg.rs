@@ -61,6 +61,14 @@ fn draw_values(area: &Area<'_>, picture: &Picture<'_>) -> Drawn {
         .x_label_area_size(24)
         .y_label_area_size(76)
         .build_cartesian_2d(first..last, low..high)?;
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .bold_line_style(BLACK.mix(0.08))
+        .y_label_formatter(&|value| amount(*value, picture.unit_name))
+        .x_label_formatter(&|minute| format!("{minute:.0} min"))
+        .label_style((FONT, 13).into_font().color(&TEXT))
+        .draw()?;
     if let Some(since) = picture.since {
         chart.draw_series([Rectangle::new([(since, low), (last, high)], SHADE.filled())])?;
     }
@@ -71,14 +79,6 @@ fn draw_values(area: &Area<'_>, picture: &Picture<'_>) -> Drawn {
         .draw_series([Polygon::new(outline, BAND.mix(0.8).filled())])?
         .label("where 95 % of the samples would be without the deployment")
         .legend(|(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], BAND.filled()));
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(BLACK.mix(0.08))
-        .y_label_formatter(&|value| amount(*value, picture.unit_name))
-        .x_label_formatter(&|minute| format!("{minute:.0} min"))
-        .label_style((FONT, 13).into_font().color(&TEXT))
-        .draw()?;
     chart
         .draw_series(LineSeries::new(
             picture.expected.iter().map(|(minute, expected, _)| (*minute, *expected)),
@@ -99,8 +99,10 @@ fn draw_values(area: &Area<'_>, picture: &Picture<'_>) -> Drawn {
     let said = (FONT, 13).into_font().color(&TEXT).pos(Pos::new(HPos::Right, VPos::Top));
     chart.draw_series([Text::new("deployment ", (0.0, high), said)])?;
     if let Some(since) = picture.since {
-        let said = (FONT, 13).into_font().color(&WORSE).pos(Pos::new(HPos::Left, VPos::Bottom));
-        chart.draw_series([Text::new(format!(" worse since minute {since:.0}"), (since, low), said)])?;
+        // Left of it where there is no room to the right.
+        let side = if since > first + 0.8 * (last - first) { HPos::Right } else { HPos::Left };
+        let said = (FONT, 13).into_font().color(&WORSE).pos(Pos::new(side, VPos::Bottom));
+        chart.draw_series([Text::new(format!(" worse since minute {since:.0} "), (since, low), said)])?;
     }
     chart
         .configure_series_labels()
@@ -127,7 +129,7 @@ fn draw_evidence(area: &Area<'_>, picture: &Picture<'_>) -> Drawn {
         .build_cartesian_2d(first..last, (lowest - air)..(highest + air))?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .bold_line_style(BLACK.mix(0.08))
         .y_labels(5)
         .y_label_formatter(&|nats| format!("{nats:.0} nats"))

@@ -55,7 +55,7 @@ impl Cell {
 
 /// Draws a unit: title, chart, axis, evidence.
 pub(crate) fn draw(picture: &Picture<'_>, style: Style) -> String {
-    let width = style.width.saturating_sub(MARGIN + 2).clamp(WIDTHS.0, WIDTHS.1);
+    let width = columns(picture, style.width.saturating_sub(MARGIN + 2).clamp(WIDTHS.0, WIDTHS.1));
     let [low, high] = picture.values();
     let [first, last] = picture.minutes;
     let column = |minute: f64| place(minute, [first, last], width);
@@ -83,6 +83,13 @@ pub(crate) fn draw(picture: &Picture<'_>, style: Style) -> String {
     text.push_str(&axis(picture, width));
     text.push_str(&bars(picture, width));
     text
+}
+
+/// As many columns as fit, so that each sample has as many as the others.
+fn columns(picture: &Picture<'_>, most: usize) -> usize {
+    let [first, last] = picture.minutes;
+    let gaps = ((last - first) / picture.step).round().max(1.0) as usize;
+    if gaps < most { (most - 1) / gaps * gaps + 1 } else { most }
 }
 
 /// Where a value lies in `slots` slots between two ends.
