@@ -33,6 +33,7 @@ pub mod reason;
 pub mod record;
 mod replay;
 pub mod robust;
+mod rows;
 pub mod sax;
 pub mod sequential;
 pub mod strategy;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::process::{Command, Output};
+use vouch_proto::{Outcome, v1};
 use vouch_simulator::Effect;
 use vouch_tests::{Telemetry, World, program};
 
@@ -153,4 +154,52 @@ fn the_demo_shows_a_pass_a_fail_and_a_rollback_and_ends_clean() {
     for part in ["PASS  checkout 1.1.0", "FAIL  payment 2.4.0", "rolled payment back", "called 1 time(s)"] {
         assert!(said.contains(part), "{part} in:\n{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_is_kept_explained_and_replays_to_the_same_verdict() {
+    let world = World::start(Telemetry::Scenario("demo"), 120.0).await;
+    let services = world.spawn_all().await;
+    let at = world.now().floor_minute().as_millis();
+    world.simulator.deploy("payment", "2.4.0", at, Effect::LatencyStep { factor: 2.0 }).unwrap();
+    let mut client = services.client().await;
+    let started = client.start(world.request("payment", "2.4.0", 20)).await.unwrap().into_inner();
+    let id = started.verification_id;
+    let early =
+        client.get_evidence(v1::GetEvidenceRequest { verification_id: id.clone() }).await.unwrap_err();
+    assert_eq!(early.code(), tonic::Code::FailedPrecondition, "{early}");
+    let verdict = world.topics().await.verdict(&id).await;
+    assert_eq!(verdict.outcome, Outcome::Fail, "{}", verdict.reason);
+
+    let request = v1::GetEvidenceRequest { verification_id: id.clone() };
+    let evidence = client.get_evidence(request).await.unwrap().into_inner();
+    let worst = &evidence.units[0];
+    assert_eq!(worst.metrics[0], verdict.metrics[0].metric);
+    assert!(worst.query.starts_with("builtin:service.response.time"), "{}", worst.query);
+    let last = worst.steps.last().unwrap();
+    assert!(last.observed.unwrap() > 1.3 * last.expected.unwrap(), "{last:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (bundle, svg) = (path("bundle.jsonl"), path("why.svg"));
+    let server = services.analyzer.grpc_url();
+    let explained =
+        vouch_beside(&["explain", &id, "--server", &server, "--bundle", &bundle, "--svg", &svg]).await;
+    let said = text(&explained.stdout);
+    assert_eq!(explained.status.code(), Some(0), "{said}{}", text(&explained.stderr));
+    assert!(said.starts_with(&format!("FAIL: {}", verdict.reason)), "{said}");
+    for part in [id.as_str(), "minutes from the deployment on", "SAX word", "query  builtin:service"] {
+        assert!(said.contains(part), "{part} is missing in\n{said}");
+    }
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("deployment"));
+
+    let judged = vouch_beside(&["judge", &bundle]).await;
+    let line: serde_json::Value = serde_json::from_slice(&judged.stdout).unwrap();
+    assert_eq!(line["outcome"], "fail");
+    assert_eq!(line["reason"], verdict.reason);
+    assert_eq!(line["failed_at_minute"], u64::from(verdict.failed_at_minute.unwrap()));
+    assert_eq!(line["metrics"][0]["risk"], 1.0);
+    let unknown = vouch_beside(&["explain", "01KADX2V3S0000000000000000.1", "--server", &server]).await;
+    assert_eq!(unknown.status.code(), Some(3));
+    assert!(text(&unknown.stderr).contains("there is no verification"), "{}", text(&unknown.stderr));
 }

@@ -65,7 +65,9 @@ fn draw_values(area: &Area<'_>, picture: &Picture<'_>) -> Drawn {
         .configure_mesh()
         .max_light_lines(0)
         .bold_line_style(BLACK.mix(0.08))
-        .y_label_formatter(&|value| amount(*value, picture.unit_name))
+        .y_label_formatter(&|value| {
+            amount(*value, if picture.unit.is_share { "%" } else { picture.unit_name })
+        })
         .x_label_formatter(&|minute| format!("{minute:.0} min"))
         .label_style((FONT, 13).into_font().color(&TEXT))
         .draw()?;
