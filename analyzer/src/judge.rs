@@ -5,7 +5,7 @@ use crate::case::{Case, CaseError};
 pub use crate::coverage::MIN_USABLE_MINUTES;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
-use vouch_proto::{Classification, Outcome};
+use vouch_proto::{Classification, Outcome, Reached};
 
 /// Version of the judge: changes whenever a verdict may change.
 pub const JUDGE_VERSION: &str = "1.1.0";
@@ -39,6 +39,8 @@ pub struct Judgement {
     pub usable_minutes: i64,
     /// Whether a metric that was not measured decided.
     pub no_data: bool,
+    /// How far the evidence of all that may fail went; `None` where nothing may.
+    pub reached: Option<Reached>,
     /// Each judged metric on each host, the most suspicious first.
     pub metrics: Vec<UnitResult>,
 }
@@ -97,6 +99,7 @@ fn refused(error: &CaseError) -> Judgement {
         reason: format!("The case cannot be judged: {error}"),
         usable_minutes: 0,
         no_data: false,
+        reached: None,
         metrics: Vec::new(),
     }
 }

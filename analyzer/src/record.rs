@@ -3,7 +3,7 @@
 use std::time::Duration;
 use vouch_proto::deployment::wire_duration;
 use vouch_proto::{
-    Deployment, DeploymentRecord, HostGroup, Invalid, Phase, Strategy, Timestamp, Verdict,
+    Deployment, DeploymentRecord, HostGroup, Invalid, Levels, Phase, Strategy, Timestamp, Verdict,
     VerificationTemplate, Window, time, v1,
 };
 
@@ -66,6 +66,8 @@ pub struct Record {
     pub traceparent: Option<String>,
     /// No revision of the verdict will follow.
     pub settled: bool,
+    /// How much evidence it asks for, fixed when it is opened; `None` is by default.
+    pub levels: Option<Levels>,
 }
 
 /// What opens a verification, besides the deployment itself.
@@ -81,6 +83,8 @@ pub struct Opening<'a> {
     pub series_from: Timestamp,
     /// Trace context of the announcement.
     pub traceparent: Option<String>,
+    /// How much evidence it is to ask for; `None` is by default.
+    pub levels: Option<Levels>,
 }
 
 impl Record {
@@ -112,6 +116,7 @@ impl Record {
             verdict: None,
             traceparent: opening.traceparent,
             settled: false,
+            levels: opening.levels,
         };
         record.plan(opening.template, patience);
         record
@@ -228,6 +233,7 @@ impl From<Record> for v1::Verification {
             traceparent: r.traceparent.unwrap_or_default(),
             settled: r.settled,
             traffic_at: r.traffic_at.map(Into::into),
+            levels: r.levels.map(Into::into),
         }
     }
 }
@@ -265,6 +271,7 @@ impl TryFrom<v1::Verification> for Record {
             traceparent: some(r.traceparent),
             settled: r.settled,
             traffic_at: time::optional(r.traffic_at)?,
+            levels: r.levels.map(Levels::try_from).transpose()?,
         })
     }
 }
@@ -305,6 +312,7 @@ pub(crate) mod tests {
             now: at(0),
             series_from: at(0),
             traceparent: None,
+            levels: None,
         };
         Record::open(&deployment.deployment, deployment.traffic_at, opening, PATIENCE)
     }
@@ -352,6 +360,7 @@ pub(crate) mod tests {
             now: at(0),
             series_from: at(0),
             traceparent: None,
+            levels: None,
         };
         let traffic_at = at(0).plus(Duration::from_secs(20));
         let mut record = Record::open(&news(Phase::Traffic), Some(traffic_at), opening, PATIENCE);
@@ -392,7 +401,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_survives_the_bucket() {
-        let record = running();
+        let thresholds = crate::sequential::Thresholds { rollback: 6.8, ..Default::default() };
+        let levels = Some(crate::levels::of_thresholds(&thresholds));
+        let record = Record { levels, ..running() };
         assert_eq!(Record::try_from(v1::Verification::from(record.clone())).unwrap(), record);
     }
 }

@@ -13,7 +13,7 @@ use crate::panel::{judged_metrics, reported_metrics, seats, traffic_metric};
 use crate::reason;
 use crate::sequential::Thresholds;
 use std::collections::BTreeSet;
-use vouch_proto::{Classification, Direction, Outcome};
+use vouch_proto::{Classification, Direction, Outcome, Reached};
 
 /// Highest risk of what did not fail.
 const ALMOST: f64 = 0.99;
@@ -38,8 +38,8 @@ pub(crate) struct Replay<'a> {
 
 /// How it failed.
 enum Failure {
-    /// By evidence: the weights that added it up, what they reached, and whether that suffices to roll back.
-    Evidence { of: Option<usize>, total: f64, rollback: bool },
+    /// By evidence: the weights that added it up, and what they reached with the sensitivities and without.
+    Evidence { of: Option<usize>, total: f64, unmoved: f64 },
     /// By a bound that a person gave.
     Limit(Crossing),
     /// By the silence of a metric.
@@ -119,8 +119,7 @@ impl<'a> Replay<'a> {
                 unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
             }
         }
-        let rollback = unmoved >= self.thresholds.rollback;
-        (total >= needed).then_some(Failure::Evidence { of, total, rollback })
+        (total >= needed).then_some(Failure::Evidence { of, total, unmoved })
     }
 
     /// At the end of the window: a metric whose silence fails the deployment.
@@ -175,8 +174,13 @@ impl<'a> Replay<'a> {
         let usable_minutes = self.coverage.usable_minutes(steps);
         let mut metrics: Vec<UnitResult> = Vec::new();
         let mut transient = false;
+        let (mut total, mut unmoved) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
         for one in self.units(None) {
             let finding = self.finding(&one);
+            if finding.may_fail && one.ln_weight > f64::NEG_INFINITY {
+                total = ln_add_near(total, finding.ln_evidence + one.pull());
+                unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
+            }
             let risk = self.risk(&one, &finding, failure, is_end);
             transient |= finding.transient && !one.seat.settings.muted;
             for metric in &finding.metrics {
@@ -205,7 +209,8 @@ impl<'a> Replay<'a> {
             outcome,
             risk,
             failed_at_minute,
-            rollback_grade: matches!(failure, Some(Failure::Evidence { rollback: true, .. })),
+            rollback_grade: self.is_rollback_grade(failure),
+            reached: self.reached(failure, (total, unmoved), is_end),
             transient: transient && outcome == Some(Outcome::Pass),
             no_data: matches!(failure, Some(Failure::Silence(_)))
                 || (outcome == Some(Outcome::Inconclusive) && cause.as_ref().is_some_and(|why| why.no_data)),
@@ -213,6 +218,24 @@ impl<'a> Replay<'a> {
             usable_minutes,
             metrics,
         }
+    }
+
+    fn is_rollback_grade(&self, failure: Option<&Failure>) -> bool {
+        match failure {
+            Some(Failure::Evidence { unmoved, .. }) => *unmoved >= self.thresholds.rollback,
+            Some(Failure::Limit(_) | Failure::Silence(_)) | None => false,
+        }
+    }
+
+    /// How far the evidence went: what failed it, else the average of all.
+    fn reached(&self, failure: Option<&Failure>, average: (f64, f64), is_end: bool) -> Option<Reached> {
+        let (evidence, rollback_evidence) = match failure {
+            Some(Failure::Evidence { total, unmoved, .. }) => (*total, *unmoved),
+            Some(Failure::Limit(_) | Failure::Silence(_)) | None => average,
+        };
+        let needed = self.thresholds.now(is_end);
+        let reached = Reached { evidence, needed, rollback_evidence };
+        (evidence.is_finite() && rollback_evidence.is_finite()).then_some(reached)
     }
 
     /// Names what failed other than by the evidence of its units, and says where a metric decided alone.

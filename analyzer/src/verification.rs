@@ -4,6 +4,7 @@
 use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
 use crate::judge::{self, JUDGE_VERSION, JudgeSettings, Judgement};
+use crate::levels;
 use crate::record::{Record, State};
 use crate::sequential::Thresholds;
 use crate::window::{Assembly, MAX_SAMPLES};
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use vouch_proto::template::golden_signals;
 use vouch_proto::{
-    Cause, Classification, MetricResult, MetricRole, MetricSettings, Outcome, SeriesBatch, Timestamp,
+    Cause, Classification, Levels, MetricResult, MetricRole, MetricSettings, Outcome, SeriesBatch, Timestamp,
     Verdict, VerificationTemplate, Window, v1,
 };
 
@@ -211,11 +212,13 @@ impl Verification {
         let judgement = judge::judge_until(&case, seen, &strict);
         if judgement.outcome == Some(Outcome::Fail) {
             let reason = format!("{} (revised: the evidence has grown)", judgement.reason);
+            let reached = judgement.reached;
             self.judgement = Some(judgement);
             return Step::Revised(Box::new(Verdict {
                 revision: verdict.revision + 1,
                 rollback_grade: true,
                 reason,
+                reached,
                 metrics: self.results(),
                 decided_at: now,
                 ..verdict
@@ -400,6 +403,11 @@ impl Verification {
         (spec.settings != MetricSettings::DEFAULT).then(|| spec.settings.clone())
     }
 
+    /// How much evidence it asks for.
+    fn levels(&self) -> Levels {
+        self.record.levels.clone().unwrap_or_else(|| levels::of_thresholds(&self.settings.thresholds))
+    }
+
     fn end(&self, outcome: Outcome, cause: Cause, reason: String, now: Timestamp) -> Step {
         let record = &self.record;
         let deployment = &record.deployment;
@@ -440,6 +448,8 @@ impl Verification {
             usable_minutes: judgement.map_or(0, |j| u32::try_from(j.usable_minutes).unwrap_or(0)),
             transient: judgement.is_some_and(|j| j.transient),
             sensitivity: self.template.sensitivity,
+            levels: Some(self.levels()),
+            reached: judgement.and_then(|j| j.reached),
         }))
     }
 }

@@ -1,6 +1,7 @@
 //! The final word on a verification, validated.
 
 use crate::convert::{enum_words, text};
+use crate::levels::{Levels, Reached};
 use crate::{
     Classification, Invalid, MetricSettings, Name, Outcome, Sensitivity, Strategy, Timestamp, Window, time,
     v1,
@@ -138,6 +139,10 @@ pub struct Verdict {
     pub transient: bool,
     /// That of the template; `None` where none was asked for.
     pub sensitivity: Option<Sensitivity>,
+    /// How much evidence it asked for; `None` in verdicts of versions that did not say.
+    pub levels: Option<Levels>,
+    /// How far the evidence went; `None` where nothing that may fail was measured.
+    pub reached: Option<Reached>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -162,6 +167,8 @@ impl TryFrom<v1::Verdict> for Verdict {
         let sensitivity = (v.sensitivity != 0)
             .then(|| invalid.check("sensitivity", Sensitivity::from_wire(v.sensitivity)))
             .flatten();
+        let levels = v.levels.and_then(|levels| invalid.check("levels", Levels::try_from(levels)));
+        let reached = v.reached.and_then(|reached| invalid.check("reached", Reached::try_from(reached)));
         let mut baseline = Vec::new();
         for (i, window) in v.baseline.into_iter().enumerate() {
             baseline.extend(invalid.check(&format!("baseline[{i}]"), Window::try_from(window)));
@@ -208,6 +215,8 @@ impl TryFrom<v1::Verdict> for Verdict {
                 usable_minutes: v.usable_minutes,
                 transient: v.transient,
                 sensitivity,
+                levels,
+                reached,
             }),
             _ => Err(invalid),
         }
@@ -301,6 +310,8 @@ impl From<Verdict> for v1::Verdict {
             usable_minutes: v.usable_minutes,
             transient: v.transient,
             sensitivity: v.sensitivity.map_or(0, Sensitivity::to_wire),
+            levels: v.levels.map(Into::into),
+            reached: v.reached.map(Into::into),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::case::CaseTemplate;
 use crate::judge::{JUDGE_VERSION, Judgement};
+use crate::levels;
+use crate::sequential::Thresholds;
 use crate::verification::inconclusive_cause;
 use vouch_proto::{Cause, MetricResult, Name, Outcome, Strategy, Timestamp, Verdict, Window};
 
@@ -81,6 +83,8 @@ impl Subject {
             usable_minutes: minute(Some(judgement.usable_minutes)).unwrap_or(0),
             transient: judgement.transient,
             sensitivity: template.sensitivity,
+            levels: Some(levels::of_thresholds(&Thresholds::default())),
+            reached: judgement.reached,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The running analyzer: takes deployments in, owns verifications, publishes verdicts.
 
 mod intake;
+mod levels;
 mod owner;
 pub(crate) mod store;
 mod task;
