@@ -1,10 +1,14 @@
 //! What was spent of a tenant's budget, pure: what may still be spent, and when there is room again.
 //!
 //! An expense is kept free before the call that it stands for (`claim`), and becomes final, or is given back, when the
-//! end of that call is known (`settle`). So two replicas cannot spend the same place, and what a crash leaves behind
-//! is counted until somebody knows better.
+//! end of that call is known (`settle`). So two replicas cannot spend the same place. What a crash leaves behind is
+//! counted for a day: no verdict is acted on later than that.
 
 use crate::{Allowance, Invalid, Timestamp, time, v1};
+use std::time::Duration;
+
+/// How long a place is kept free for a call whose end nobody has told: the longest `max_verdict_age`.
+const KEPT_FREE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a budget is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +51,12 @@ pub struct Expense {
     pub done: bool,
 }
 
+impl Expense {
+    fn counts(&self, allowance: Allowance, now: Timestamp) -> bool {
+        self.at > now.minus(allowance.period()) && (self.done || self.at > now.minus(KEPT_FREE))
+    }
+}
+
 /// All of one account that is remembered, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Spending {
@@ -75,8 +85,7 @@ impl std::fmt::Display for Exhausted {
 impl Spending {
     /// What counts at `now`, oldest first.
     pub fn within(&self, allowance: Allowance, now: Timestamp) -> impl Iterator<Item = &Expense> {
-        let over = now.minus(allowance.period());
-        self.expenses.iter().filter(move |expense| expense.at > over)
+        self.expenses.iter().filter(move |expense| expense.counts(allowance, now))
     }
 
     /// Whether nothing is left at `now`.
@@ -99,7 +108,9 @@ impl Spending {
         expense: Expense,
         now: Timestamp,
     ) -> Result<(), Exhausted> {
-        if let Some(mine) = self.expenses.iter_mut().find(|known| known.id == expense.id) {
+        let mine =
+            |known: &&mut Expense| known.id == expense.id && (known.done || known.counts(allowance, now));
+        if let Some(mine) = self.expenses.iter_mut().find(mine) {
             if !mine.done {
                 mine.verdict = expense.verdict;
             }
@@ -108,8 +119,7 @@ impl Spending {
         if let Some(exhausted) = self.exhausted(account, allowance, now) {
             return Err(exhausted);
         }
-        let over = now.minus(allowance.period());
-        self.expenses.retain(|known| known.at > over);
+        self.expenses.retain(|known| known.counts(allowance, now));
         self.insert(expense);
         Ok(())
     }

@@ -55,10 +55,21 @@ fn a_place_that_another_verdict_keeps_free_stays() {
 }
 
 #[test]
+fn a_place_that_nobody_came_back_for_is_free_after_a_day() {
+    let (mut spending, one) = (Spending::default(), allowed("1/90d"));
+    spending.claim(one, of("a", hour(0)), hour(0)).unwrap();
+    assert!(spending.claim(one, of("b", hour(23)), hour(23)).is_err());
+    spending.claim(one, of("b", hour(24)), hour(24)).unwrap();
+    spending.settle(of("a", hour(25)), Some(hour(0)));
+    assert_eq!(spending.within(one.1, hour(25)).count(), 2, "what was done after all counts");
+}
+
+#[test]
 fn a_budget_that_was_made_smaller_is_free_when_it_fits_again() {
     let mut spending = Spending::default();
     for n in 0..3 {
-        spending.claim(allowed("3/10h"), of(&n.to_string(), hour(n)), hour(n)).unwrap();
+        let one = Expense { done: true, ..of(&n.to_string(), hour(n)) };
+        spending.claim(allowed("3/10h"), one, hour(n)).unwrap();
     }
     let (account, one) = allowed("1/10h");
     assert_eq!(spending.exhausted(account, one, hour(3)).unwrap().free_at, hour(12));
