@@ -4,7 +4,8 @@ use crate::record::Patience;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
-use vouch_proto::{Invalid, Templates};
+use vouch_proto::{Invalid, Templates, TenantBudget};
+use vouch_service::budget::read_budget;
 use vouch_service::settings::Section;
 use vouch_service::templates::read_templates;
 
@@ -21,12 +22,15 @@ pub struct AnalyzerSettings {
     pub patience: Patience,
     /// The templates that a verification can name.
     pub templates: Templates,
+    /// What the tenant can live with.
+    pub budget: TenantBudget,
 }
 
 impl AnalyzerSettings {
     /// Reads the `analyzer` section and the shared templates.
     pub fn read(root: &mut Section<'_>, invalid: &mut Invalid) -> Self {
         let templates = read_templates(root, invalid);
+        let budget = read_budget(root, invalid);
         let mut section = root.section("analyzer");
         let default_listen = SocketAddr::from(([127, 0, 0, 1], 7070));
         let grpc_listen = section.parsed("grpc_listen").unwrap_or(default_listen);
@@ -45,7 +49,7 @@ impl AnalyzerSettings {
             wait_for_traffic: section.duration("wait_for_traffic", 120 * MINUTE, MINUTE..=1440 * MINUTE),
         };
         section.finish(invalid);
-        Self { grpc_listen, grpc_token, patience, templates }
+        Self { grpc_listen, grpc_token, patience, templates, budget }
     }
 }
 

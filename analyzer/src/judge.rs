@@ -9,7 +9,7 @@ pub use crate::ending::Ending;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
 use crate::strategy::{self, Choice};
-use vouch_proto::{Classification, Outcome};
+use vouch_proto::{Classification, Outcome, Reached};
 
 /// Version of the judge: changes whenever a verdict may change.
 pub const JUDGE_VERSION: &str = "1.2.0";
@@ -47,6 +47,8 @@ pub struct Judgement {
     pub usable_minutes: i64,
     /// Whether a metric that was not measured decided.
     pub no_data: bool,
+    /// How far the evidence of all that may fail went; `None` where nothing may.
+    pub reached: Option<Reached>,
     /// Each judged metric on each host, the most suspicious first.
     pub metrics: Vec<UnitResult>,
     /// The strategy that it was judged with, and why.
@@ -121,6 +123,7 @@ fn refused(case: &Case, error: &CaseError) -> Judgement {
         reason: format!("The case cannot be judged: {error}"),
         usable_minutes: 0,
         no_data: false,
+        reached: None,
         metrics: Vec::new(),
         choice: strategy::choose(case),
         diluted: None,

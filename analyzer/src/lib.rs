@@ -3,6 +3,7 @@
 pub mod analysis;
 mod budget;
 pub mod case;
+pub mod census;
 pub mod config;
 pub mod coverage;
 pub mod detector;
@@ -17,6 +18,7 @@ pub mod gate;
 mod grpc;
 pub mod hmm;
 pub mod judge;
+pub mod levels;
 mod limit;
 mod live;
 pub mod maths;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 use vouch_proto::deployment::{extension, wire_duration};
 use vouch_proto::{
-    Deployment, DeploymentRecord, HostGroup, Invalid, Phase, Strategy, Timestamp, Verdict,
+    Deployment, DeploymentRecord, HostGroup, Invalid, Levels, Phase, Strategy, Timestamp, Verdict,
     VerificationTemplate, Window, time, v1,
 };
 
@@ -70,6 +70,8 @@ pub struct Record {
     pub traceparent: Option<String>,
     /// No revision of the verdict will follow.
     pub settled: bool,
+    /// How much evidence it asks for, fixed when it is opened; `None` is by default.
+    pub levels: Option<Levels>,
 }
 
 /// What opens a verification, besides the deployment itself.
@@ -85,6 +87,8 @@ pub struct Opening<'a> {
     pub series_from: Timestamp,
     /// Trace context of the announcement.
     pub traceparent: Option<String>,
+    /// How much evidence it is to ask for; `None` is by default.
+    pub levels: Option<Levels>,
 }
 
 impl Record {
@@ -119,6 +123,7 @@ impl Record {
             verdict: None,
             traceparent: opening.traceparent,
             settled: false,
+            levels: opening.levels,
         };
         record.plan(opening.template, patience);
         record
@@ -267,6 +272,7 @@ impl From<Record> for v1::Verification {
             traffic_at: r.traffic_at.map(Into::into),
             early_pass: r.early_pass,
             extend_by: (!r.extend_by.is_zero()).then(|| wire_duration(r.extend_by)),
+            levels: r.levels.map(Into::into),
         }
     }
 }
@@ -306,6 +312,7 @@ impl TryFrom<v1::Verification> for Record {
             traceparent: some(r.traceparent),
             settled: r.settled,
             traffic_at: time::optional(r.traffic_at)?,
+            levels: r.levels.map(Levels::try_from).transpose()?,
         })
     }
 }
@@ -346,6 +353,7 @@ pub(crate) mod tests {
             now: at(0),
             series_from: at(0),
             traceparent: None,
+            levels: None,
         };
         Record::open(&deployment.deployment, deployment.traffic_at, opening, PATIENCE)
     }
@@ -431,6 +439,7 @@ pub(crate) mod tests {
             now: at(0),
             series_from: at(0),
             traceparent: None,
+            levels: None,
         };
         let traffic_at = at(0).plus(Duration::from_secs(20));
         let mut record = Record::open(&news(Phase::Traffic), Some(traffic_at), opening, PATIENCE);
@@ -471,7 +480,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_survives_the_bucket() {
-        let record = running();
+        let thresholds = crate::sequential::Thresholds { rollback: 6.8, ..Default::default() };
+        let levels = Some(crate::levels::of_thresholds(&thresholds));
+        let record = Record { levels, ..running() };
         assert_eq!(Record::try_from(v1::Verification::from(record.clone())).unwrap(), record);
     }
 }

@@ -16,7 +16,7 @@ use crate::reason;
 use crate::rows::{add_silent, is_blamed, merge, row, unit_result, unit_risk};
 use crate::sequential::Thresholds;
 use crate::strategy;
-use vouch_proto::{Classification, Direction, Outcome};
+use vouch_proto::{Classification, Direction, Outcome, Reached};
 
 /// A case on its way through the detectors.
 pub(crate) struct Replay<'a> {
@@ -33,8 +33,8 @@ pub(crate) struct Replay<'a> {
 
 /// How it failed.
 enum Failure {
-    /// By evidence: the weights that added it up, what they reached, and whether that suffices to roll back.
-    Evidence { of: Option<usize>, total: f64, rollback: bool },
+    /// By evidence: the weights that added it up, and what they reached with the sensitivities and without.
+    Evidence { of: Option<usize>, total: f64, unmoved: f64 },
     /// By a bound that a person gave.
     Limit(Crossing),
     /// By the silence of a metric.
@@ -164,8 +164,7 @@ impl<'a> Replay<'a> {
                 unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
             }
         }
-        let rollback = unmoved >= self.thresholds.rollback;
-        (total >= needed).then_some(Failure::Evidence { of, total, rollback })
+        (total >= needed).then_some(Failure::Evidence { of, total, unmoved })
     }
 
     /// At the end of the window: a metric whose silence fails the deployment.
@@ -231,8 +230,13 @@ impl<'a> Replay<'a> {
         let usable_minutes = self.coverage.usable_minutes(steps);
         let mut metrics: Vec<UnitResult> = Vec::new();
         let mut transient = false;
+        let (mut total, mut unmoved) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
         for one in self.units(None) {
             let finding = self.finding(&one);
+            if finding.may_fail && one.ln_weight > f64::NEG_INFINITY {
+                total = ln_add_near(total, finding.ln_evidence + one.pull());
+                unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
+            }
             let risk = self.risk(&one, &finding, failure, is_end);
             transient |= finding.transient && !one.seat.settings.muted;
             for metric in &finding.metrics {
@@ -264,7 +268,8 @@ impl<'a> Replay<'a> {
             risk,
             failed_at_minute,
             passed_at_minute: excluded.then(|| minute_of(steps)),
-            rollback_grade: matches!(failure, Some(Failure::Evidence { rollback: true, .. })),
+            rollback_grade: self.is_rollback_grade(failure),
+            reached: self.reached(failure, (total, unmoved), is_end),
             transient: transient && outcome == Some(Outcome::Pass),
             no_data: matches!(failure, Some(Failure::Silence(_)))
                 || (outcome == Some(Outcome::Inconclusive) && cause.as_ref().is_some_and(|why| why.no_data)),
@@ -293,6 +298,24 @@ impl<'a> Replay<'a> {
         let nats = self.thresholds.fail_at_end + ln(questions.max(1.0));
         let demand = Demand { nats, share };
         Some(Diluted { share, smallest: smallest_effects(self.case, &self.frame, &self.template, demand) })
+    }
+
+    fn is_rollback_grade(&self, failure: Option<&Failure>) -> bool {
+        match failure {
+            Some(Failure::Evidence { unmoved, .. }) => *unmoved >= self.thresholds.rollback,
+            Some(Failure::Limit(_) | Failure::Silence(_)) | None => false,
+        }
+    }
+
+    /// How far the evidence went: what failed it, else the average of all.
+    fn reached(&self, failure: Option<&Failure>, average: (f64, f64), is_end: bool) -> Option<Reached> {
+        let (evidence, rollback_evidence) = match failure {
+            Some(Failure::Evidence { total, unmoved, .. }) => (*total, *unmoved),
+            Some(Failure::Limit(_) | Failure::Silence(_)) | None => average,
+        };
+        let needed = self.thresholds.now(is_end);
+        let reached = Reached { evidence, needed, rollback_evidence };
+        (evidence.is_finite() && rollback_evidence.is_finite()).then_some(reached)
     }
 
     /// Names what failed other than by the evidence of its units, and says where a metric decided alone.

@@ -7,13 +7,14 @@ use crate::case::Case;
 use crate::coverage::MIN_USABLE_MINUTES;
 use crate::evidence::bundle::{self, About};
 use crate::judge::{self, Ending, JUDGE_VERSION, JudgeSettings, Judgement};
+use crate::levels;
 use crate::record::{Record, State};
 use crate::window::{Assembly, MAX_SAMPLES};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vouch_proto::template::golden_signals;
 use vouch_proto::{
-    Cause, Classification, MetricResult, MetricRole, MetricSettings, Outcome, SeriesBatch, Timestamp,
+    Cause, Classification, Levels, MetricResult, MetricRole, MetricSettings, Outcome, SeriesBatch, Timestamp,
     Verdict, VerificationTemplate, Window, v1,
 };
 
@@ -402,6 +403,11 @@ impl Verification {
         (spec.settings != MetricSettings::DEFAULT).then(|| spec.settings.clone())
     }
 
+    /// How much evidence it asks for.
+    fn levels(&self) -> Levels {
+        self.record.levels.clone().unwrap_or_else(|| levels::of_thresholds(&self.settings.thresholds))
+    }
+
     fn end(&self, outcome: Outcome, cause: Cause, reason: String, now: Timestamp) -> Step {
         let record = &self.record;
         let deployment = &record.deployment;
@@ -451,6 +457,8 @@ impl Verification {
             smallest_effects: judgement
                 .and_then(|j| j.diluted.as_ref())
                 .map_or_else(Vec::new, |diluted| diluted.smallest.clone()),
+            levels: Some(self.levels()),
+            reached: judgement.and_then(|j| j.reached),
         }))
     }
 }

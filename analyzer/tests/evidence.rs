@@ -84,6 +84,8 @@ fn verdict() -> Verdict {
         passed_at_minute: None,
         diluted_share: None,
         smallest_effects: Vec::new(),
+        levels: None,
+        reached: None,
     }
 }
 

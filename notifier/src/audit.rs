@@ -93,5 +93,6 @@ fn blank(verdict: &Verdict, decision: &Decision) -> Action {
         verdict_revision: verdict.revision,
         verdict_reason: verdict.reason.clone(),
         finished_at: verdict.decided_at,
+        budget: decision.budget.clone(),
     }
 }

@@ -3,7 +3,8 @@
 use crate::action::{self, ActionKind};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use vouch_proto::{Invalid, Name};
+use vouch_proto::{Invalid, Name, TenantBudget};
+use vouch_service::budget::read_budget;
 use vouch_service::settings::Section;
 
 /// Name of the action that is always there: it only says what it would have done.
@@ -127,6 +128,8 @@ impl ActionSettings {
 pub struct NotifierSettings {
     /// What decides.
     pub policy: PolicySettings,
+    /// What the tenant can live with.
+    pub budget: TenantBudget,
     /// What can be done; `log` is always among them.
     pub actions: Vec<ActionSettings>,
     /// How long a claim holds without being renewed, in real time.
@@ -139,6 +142,7 @@ impl Default for NotifierSettings {
     fn default() -> Self {
         Self {
             policy: PolicySettings::default(),
+            budget: TenantBudget::default(),
             actions: vec![ActionSettings::log()],
             lease: 30 * SECOND,
             max_in_flight: 64,
@@ -150,6 +154,7 @@ impl NotifierSettings {
     /// Reads the `notifier` section; all of it may be missing.
     pub fn read(root: &mut Section<'_>, invalid: &mut Invalid) -> Self {
         let defaults = Self::default();
+        let budget = read_budget(root, invalid);
         let mut notifier = root.section("notifier");
         let mut actions = vec![ActionSettings::log()];
         let allowed_hosts = notifier.texts("allowed_hosts");
@@ -176,7 +181,7 @@ impl NotifierSettings {
         let most = defaults.max_in_flight as u64;
         let max_in_flight = notifier.number("max_in_flight", most, 1..=most);
         notifier.finish(invalid);
-        Self { policy, actions, lease, max_in_flight: usize::try_from(max_in_flight).unwrap_or(1) }
+        Self { policy, budget, actions, lease, max_in_flight: usize::try_from(max_in_flight).unwrap_or(1) }
     }
 }
 

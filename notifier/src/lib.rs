@@ -1,5 +1,6 @@
 //! The notifier: from a verdict, by the policy, over the ledger, to an action and its record.
 
+mod accounts;
 pub mod action;
 mod audit;
 pub mod config;

@@ -2,6 +2,7 @@
 
 use crate::config::{Mode, PolicySettings};
 use std::fmt;
+use vouch_proto::spending::{Account, Exhausted};
 use vouch_proto::{Outcome, Purpose, Timestamp, Verdict};
 
 /// What the policy knows besides the verdict.
@@ -11,6 +12,10 @@ pub struct Facts {
     pub now: Timestamp,
     /// The newest deployment of the service in this environment; `None` where none is recorded.
     pub newest_deployment_id: Option<String>,
+    /// The budget of rollbacks, where nothing is left of it for this deployment.
+    pub rollbacks_exhausted: Option<Exhausted>,
+    /// The budget of pages, where nothing is left of it for this verification.
+    pub pages_exhausted: Option<Exhausted>,
 }
 
 /// The rules, each with its name in the audit stream.
@@ -28,6 +33,8 @@ pub enum Rule {
     Superseded,
     /// No deployment of the service is recorded: whether it is the newest cannot be known.
     NewestUnknown,
+    /// The tenant's budget of rollbacks is spent: alert only.
+    RollbackBudgetSpent,
     /// The deployment's rollback has ended already, by another verdict.
     OneRollbackPerDeployment,
     /// A Fail of rollback grade is told, whatever becomes of the rollback.
@@ -40,6 +47,8 @@ pub enum Rule {
     ErrorAlerts,
     /// A later revision of a verdict that is not a Pass.
     RevisionAlerts,
+    /// A Fail that is told as a notice, not as a page: the tenant's budget of pages is spent.
+    PageBudgetSpent,
     /// The verdict is older than `alert.max_age`.
     AlertExpired,
     /// Nothing is wrong.
@@ -61,6 +70,8 @@ impl Rule {
             Self::VerdictExpired => "verdict-expired",
             Self::Superseded => "superseded",
             Self::NewestUnknown => "newest-deployment-unknown",
+            Self::RollbackBudgetSpent => "rollback-budget-spent",
+            Self::PageBudgetSpent => "page-budget-spent",
             Self::OneRollbackPerDeployment => "one-rollback-per-deployment",
             Self::FailAlerts => "fail-alerts",
             Self::FailBelowRollbackGradeAlerts => "fail-below-rollback-grade-alerts",
@@ -110,6 +121,8 @@ pub struct Decision {
     pub key: String,
     /// For a person: what is wrong and what is done about it.
     pub detail: String,
+    /// What the tenant's budget says about it; `None` where it says nothing.
+    pub budget: Option<String>,
 }
 
 /// Decides about a verdict. Never empty.
@@ -134,6 +147,9 @@ pub fn decide(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Ve
         let key = format!("{}/{}/alert/{action}", verdict.verification_id, verdict.revision);
         decisions.push(Decision { key, ..alert_by(action, alert, &summary) });
     }
+    if verdict.outcome == Outcome::Fail {
+        within_budget(&mut decisions, facts);
+    }
     if facts.now.since(verdict.decided_at) > settings.max_alert_age {
         for decision in decisions.iter_mut().filter(|d| d.purpose == Purpose::Alert) {
             decision.step = Step::Skip { dry_run: false };
@@ -145,6 +161,32 @@ pub fn decide(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Ve
         }
     }
     decisions
+}
+
+/// Whether the decisions take a place of an account.
+#[must_use]
+pub fn spends(verdict: &Verdict, decisions: &[Decision], account: Account) -> bool {
+    let acts = |purpose: Purpose| decisions.iter().any(|d| d.purpose == purpose && d.step == Step::Act);
+    match account {
+        Account::Rollbacks => acts(Purpose::Rollback),
+        Account::Pages => verdict.outcome == Outcome::Fail && acts(Purpose::Alert),
+    }
+}
+
+/// What the budget changes about alerts of a Fail. Where it withholds the rollback a person has to act, so that alert
+/// is a page whatever is left of the pages.
+fn within_budget(decisions: &mut [Decision], facts: &Facts) {
+    let withheld = decisions.iter().find(|d| d.rule == Rule::RollbackBudgetSpent);
+    let withheld = withheld.and_then(|rollback| rollback.budget.clone());
+    for alert in decisions.iter_mut().filter(|d| d.purpose == Purpose::Alert) {
+        if withheld.is_some() {
+            alert.budget.clone_from(&withheld);
+        } else if let Some(exhausted) = facts.pages_exhausted {
+            alert.rule = Rule::PageBudgetSpent;
+            alert.detail.push_str(&format!(" A notice, not a page: {exhausted}."));
+            alert.budget = Some(exhausted.to_string());
+        }
+    }
 }
 
 /// What follows where a rollback did not come to a good end: alerts.
@@ -183,6 +225,7 @@ fn nothing(verdict: &Verdict) -> Decision {
         action: String::new(),
         key: String::new(),
         detail: describe(verdict),
+        budget: None,
     }
 }
 
@@ -194,6 +237,7 @@ fn alert_by(action: &str, rule: Rule, summary: &str) -> Decision {
         action: action.to_owned(),
         key: String::new(),
         detail: summary.to_owned(),
+        budget: None,
     }
 }
 
@@ -236,9 +280,16 @@ fn rollback(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Deci
                 Rule::DryRun,
                 format!("Dry run: would have rolled back {what}."),
             ),
-            (Some(_), Mode::Act) => (Step::Act, Rule::FailRollsBack, format!("Rolling back {what}.")),
+            (Some(_), Mode::Act) => match facts.rollbacks_exhausted {
+                None => (Step::Act, Rule::FailRollsBack, format!("Rolling back {what}.")),
+                Some(exhausted) => {
+                    let said = format!("Not rolled back, alert only: {exhausted}.");
+                    (skip, Rule::RollbackBudgetSpent, said)
+                }
+            },
         }
     };
+    let exhausted = facts.rollbacks_exhausted.filter(|_| rule == Rule::RollbackBudgetSpent);
     Decision {
         purpose: Purpose::Rollback,
         step,
@@ -246,6 +297,7 @@ fn rollback(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Deci
         action: action.clone(),
         key: rollback_key(&verdict.deployment_id),
         detail,
+        budget: exhausted.map(|exhausted| exhausted.to_string()),
     }
 }
 

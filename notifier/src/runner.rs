@@ -1,5 +1,6 @@
 //! Carries decisions out: claim, act, record, for one verdict at a time and all of its actions at once.
 
+use crate::accounts::Accounts;
 use crate::action::{Action, ActionError, ActionRequest, Effect};
 use crate::audit::{self, End};
 use crate::config::{ActionSettings, NotifierSettings, PolicySettings, RetrySettings};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use vouch_proto::spending::Account;
 use vouch_proto::{Purpose, Verdict};
 use vouch_service::clock::SharedClock;
 
@@ -44,6 +46,7 @@ pub(crate) struct Runner {
     stop: CancellationToken,
     policy: PolicySettings,
     ledger: LedgerStore,
+    accounts: Accounts,
     slots: BTreeMap<String, Slot>,
     instance: String,
     works: AtomicU64,
@@ -77,8 +80,11 @@ impl Runner {
             stop: around.stop.clone(),
             lease: settings.lease,
         };
+        let accounts =
+            Accounts { world: around.world.clone(), clock: around.clock.clone(), budget: settings.budget };
         Ok(Self {
             ledger,
+            accounts,
             slots: settings.actions.iter().map(slot).collect::<anyhow::Result<_>>()?,
             policy: settings.policy.clone(),
             world: around.world,
@@ -92,15 +98,33 @@ impl Runner {
 
     /// Handles a verdict. `Ok` means that every decision about it is in the audit stream.
     pub(crate) async fn handle(&self, case: &Case) -> Result<(), Later> {
-        let decisions = self.decide(case).await?;
+        let decisions = self.decide(case, &[Account::Rollbacks, Account::Pages]).await?;
+        for decision in decisions.iter().filter(|d| d.budget.is_some()) {
+            let (key, said) = (&decision.key, &decision.detail);
+            tracing::warn!(key, rule = %decision.rule, "over budget: {said}");
+        }
         let works = decisions.iter().map(|decision| self.carry_out(case, decision));
         first_obstacle(futures::future::join_all(works).await)
     }
 
-    async fn decide(&self, case: &Case) -> Result<Vec<Decision>, Later> {
+    /// Decides; what takes a place of one of the accounts has it once this returns.
+    async fn decide(&self, case: &Case, accounts: &[Account]) -> Result<Vec<Decision>, Later> {
         let verdict = &case.verdict;
         let newest = self.world.newest_deployment(&verdict.environment, &verdict.service).await?;
-        let facts = Facts { now: self.clock.now(), newest_deployment_id: newest };
+        let mut facts = Facts {
+            now: self.clock.now(),
+            newest_deployment_id: newest,
+            rollbacks_exhausted: None,
+            pages_exhausted: None,
+        };
+        let wanted = policy::decide(verdict, &facts, &self.policy);
+        for account in accounts.iter().filter(|account| policy::spends(verdict, &wanted, **account)) {
+            let exhausted = self.accounts.claim(*account, verdict).await?;
+            match account {
+                Account::Rollbacks => facts.rollbacks_exhausted = exhausted,
+                Account::Pages => facts.pages_exhausted = exhausted,
+            }
+        }
         Ok(policy::decide(verdict, &facts, &self.policy))
     }
 
@@ -111,7 +135,12 @@ impl Runner {
         let Some(slot) = self.slots.get(&decision.action) else {
             return Err(anyhow::anyhow!("no action is called `{}`", decision.action).into());
         };
-        let entry = match self.work(case, decision, slot).await? {
+        let ended = self.work(case, decision, slot).await?;
+        if decision.purpose == Purpose::Rollback {
+            let (Ok(entry) | Err(entry)) = &ended;
+            self.accounts.settle(&case.verdict, entry).await?;
+        }
+        let entry = match ended {
             Ok(entry) => entry,
             Err(elsewhere) => {
                 let at = self.clock.now();
@@ -270,7 +299,8 @@ impl Runner {
         match decision.purpose {
             Purpose::Alert => Ok(decision.clone()),
             Purpose::Rollback => {
-                let rollback = self.decide(case).await?.into_iter().find(|d| d.purpose == Purpose::Rollback);
+                let rollback = self.decide(case, &[Account::Rollbacks]).await?;
+                let rollback = rollback.into_iter().find(|d| d.purpose == Purpose::Rollback);
                 Ok(rollback.unwrap_or_else(|| decision.clone()))
             }
         }

@@ -9,14 +9,19 @@ use async_nats::jetstream::kv::Store;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use vouch_proto::envelope::{self, Origin};
-use vouch_proto::subject::{self, DEPLOYMENT_BUCKET, LEDGER_BUCKET};
+use vouch_proto::spending::{Account, Spending};
+use vouch_proto::subject::{self, DEPLOYMENT_BUCKET, LEDGER_BUCKET, SPENDING_BUCKET};
 use vouch_proto::{Action, DeploymentRecord, Name, v1};
 use vouch_service::bucket::{self, Change};
+use vouch_service::budget;
 use vouch_service::nats::{self, Nats};
 use vouch_service::publish;
 
 /// Looks at an entry and answers what to write in its place, if anything. Called again where somebody was faster.
 pub(crate) type Look<'a> = &'a mut (dyn for<'e> FnMut(Option<&'e Entry>) -> Option<Entry> + Send);
+
+/// Looks at what was spent of an account and changes it, if at all. Called again where somebody was faster.
+pub(crate) type Spend<'a> = &'a mut (dyn FnMut(&mut Spending) + Send);
 
 /// The rim of the notifier. Every error is an outage of something that it depends on.
 #[async_trait]
@@ -25,6 +30,8 @@ pub(crate) trait World: Debug + Send + Sync {
     async fn change(&self, key: &str, look: Look<'_>) -> anyhow::Result<()>;
     /// The id of the service's newest deployment.
     async fn newest_deployment(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<String>>;
+    /// Reads what was spent, lets `look` change it, writes by compare-and-set.
+    async fn spend(&self, account: Account, look: Spend<'_>) -> anyhow::Result<()>;
     /// Publishes an audit record; once per `id`.
     async fn publish(&self, record: Action, id: &str, traceparent: Option<&str>) -> anyhow::Result<()>;
 }
@@ -35,13 +42,15 @@ pub(crate) struct NatsWorld {
     nats: Nats,
     ledger: Store,
     deployments: Store,
+    spending: Store,
 }
 
 impl NatsWorld {
     pub(crate) async fn open(nats: Nats) -> anyhow::Result<Self> {
         let ledger = nats.bucket(&LEDGER_BUCKET).await?;
         let deployments = nats.bucket(&DEPLOYMENT_BUCKET).await?;
-        Ok(Self { nats, ledger, deployments })
+        let spending = nats.bucket(&SPENDING_BUCKET).await?;
+        Ok(Self { nats, ledger, deployments, spending })
     }
 }
 
@@ -66,6 +75,10 @@ impl World for NatsWorld {
         let record = DeploymentRecord::try_from(record)
             .with_context(|| format!("key {key} of bucket {} is no deployment", DEPLOYMENT_BUCKET.name))?;
         Ok(record.deployment.deployment_id)
+    }
+
+    async fn spend(&self, account: Account, look: Spend<'_>) -> anyhow::Result<()> {
+        budget::spend(&self.spending, account, look).await
     }
 
     async fn publish(&self, record: Action, id: &str, traceparent: Option<&str>) -> anyhow::Result<()> {

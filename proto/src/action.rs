@@ -88,6 +88,8 @@ pub struct Action {
     pub verdict_reason: String,
     /// When it ended.
     pub finished_at: Timestamp,
+    /// What the tenant's budget says about it; `None` where it says nothing.
+    pub budget: Option<String>,
 }
 
 impl From<Action> for v1::Action {
@@ -122,6 +124,7 @@ impl From<Action> for v1::Action {
             verdict_revision: a.verdict_revision,
             verdict_reason: a.verdict_reason,
             finished_at: Some(a.finished_at.into()),
+            budget: a.budget.unwrap_or_default(),
         }
     }
 }
@@ -179,6 +182,7 @@ impl TryFrom<v1::Action> for Action {
                 verdict_revision: a.verdict_revision,
                 verdict_reason: a.verdict_reason,
                 finished_at,
+                budget: text(a.budget),
             }),
             _ => Err(invalid),
         }

@@ -179,7 +179,26 @@ fn deployment_id(deployment: &Deployment, at: Timestamp) -> String {
     }
     hash.update(at.as_millis().to_be_bytes());
     let random = hash.finalize().iter().take(10).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    id_at(at, random)
+}
+
+/// The id of a deployment that began at `at`; `random` tells it from others of that millisecond.
+#[must_use]
+pub fn id_at(at: Timestamp, random: u128) -> String {
     ulid::Ulid::from_parts(u64::try_from(at.as_millis()).unwrap_or(0), random).to_string()
+}
+
+/// The deployment that a verification is of.
+#[must_use]
+pub fn deployment_of(verification_id: &str) -> &str {
+    verification_id.rsplit_once('.').map_or(verification_id, |(deployment, _)| deployment)
+}
+
+/// When the deployment of a verification began, as its id says; `None` where it is none of ours.
+#[must_use]
+pub fn begun_at(verification_id: &str) -> Option<Timestamp> {
+    let id = ulid::Ulid::from_string(deployment_of(verification_id)).ok()?;
+    i64::try_from(id.timestamp_ms()).ok().map(Timestamp::from_millis)
 }
 
 /// Id of the n-th verification of a deployment, from 1.
@@ -246,6 +265,13 @@ mod tests {
         let id = one.deployment.deployment_id.unwrap();
         assert_eq!(id.len(), 26);
         assert_eq!(one.deployment.verification_id.unwrap(), format!("{id}.1"));
+    }
+
+    #[test]
+    fn an_id_says_when_its_deployment_began() {
+        let id = verification_id(&id_at(at(7), 42), 3);
+        assert_eq!((begun_at(&id), begun_at("by hand.1")), (Some(at(7)), None));
+        assert_eq!(deployment_of(&id), id_at(at(7), 42));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Messages that tests and golden files share.
 
+use crate::spending::Expense;
 use crate::verdict::{Cause, MetricResult, Verdict};
 use crate::{
-    Action, ActionOutcome, Classification, Limit, MetricSettings, MinimumEffect, Name, OnNoData, Outcome,
-    Purpose, Sensitivity, Strategy, Timestamp, When, Window,
+    Action, ActionOutcome, Classification, Counted, Levels, Limit, MetricSettings, MinimumEffect, Name,
+    OnNoData, Outcome, Purpose, Sensitivity, Strategy, Timestamp, When, Window,
 };
+use std::time::Duration;
 
 fn name(s: &str) -> Name {
     Name::new(s).expect("a valid name")
@@ -62,6 +64,8 @@ pub(crate) fn verdict() -> Verdict {
         passed_at_minute: None,
         diluted_share: None,
         smallest_effects: Vec::new(),
+        levels: None,
+        reached: None,
     }
 }
 
@@ -108,5 +112,32 @@ pub(crate) fn action() -> Action {
         verdict_revision: 0,
         verdict_reason: "response_time on checkout is +38 %".into(),
         finished_at: start().plus_minutes(10),
+        budget: None,
+    }
+}
+
+pub(crate) fn levels() -> Levels {
+    Levels {
+        fail: 4.25,
+        fail_at_end: 1.75,
+        rollback: 6.8,
+        fail_rate: 0.0142,
+        rollback_rate: 0.00111 / 1.5,
+        counted: Some(Counted { deployments: 280, services: 12, over: Duration::from_secs(28 * 24 * 3600) }),
+        rollbacks: Some("1/90d".into()),
+        pages: Some("1/7d".into()),
+    }
+}
+
+pub(crate) fn expense(id: &str) -> Expense {
+    Expense {
+        id: id.into(),
+        deployment_id: "01KBHV0000ABCDEFGHJKMNPQRS".into(),
+        verdict: ("01KBHV0000ABCDEFGHJKMNPQRS.1".into(), 0),
+        service: "checkout".into(),
+        environment: "prod".into(),
+        version: "2.1".into(),
+        at: start().plus_minutes(10),
+        done: true,
     }
 }

@@ -139,6 +139,69 @@ fn verdict_with_settings_message() {
 }
 
 #[test]
+fn verdict_with_levels_message() {
+    let reached = crate::Reached { evidence: 7.5, needed: 4.25, rollback_evidence: 7.5 };
+    let verdict =
+        crate::Verdict { levels: Some(fixtures::levels()), reached: Some(reached), ..fixtures::verdict() };
+    check("verdict_with_levels", &v1::Verdict::from(verdict));
+}
+
+#[test]
+fn verification_with_levels_record() {
+    let levels = Some(fixtures::levels().into());
+    check("verification_with_levels", &v1::Verification { levels, ..verification() });
+}
+
+#[test]
+fn spending_record() {
+    let id = "01KBHV0000ABCDEFGHJKMNPQRS/rollback";
+    check("spending", &v1::Spending { expenses: vec![fixtures::expense(id).into()] });
+}
+
+#[test]
+fn budget_answer() {
+    let spent = fixtures::expense("01KBHV0000ABCDEFGHJKMNPQRS/rollback");
+    let period = |days: i64| Some(pbjson_types::Duration { seconds: days * 86_400, nanos: 0 });
+    let answer = v1::GetBudgetResponse {
+        rollbacks: Some(v1::BudgetStanding {
+            allowed: "1/90d".into(),
+            period: period(90),
+            expected: 0.75,
+            exhausted: true,
+            free_at: Some(spent.at.plus_minutes(90 * 1440).into()),
+            spent: vec![spent.clone().into()],
+            left: 0,
+        }),
+        pages: Some(v1::BudgetStanding {
+            allowed: "1/7d".into(),
+            period: period(7),
+            expected: 0.5,
+            left: 1,
+            ..Default::default()
+        }),
+        levels: Some(fixtures::levels().into()),
+        environments: vec![v1::BudgetEnvironment {
+            environment: "prod".into(),
+            deployments: 280,
+            services: 12,
+            expected_rollbacks: 0.75,
+            expected_pages: 0.5,
+            rollbacks: 1,
+            pages: 0,
+        }],
+        at: Some(spent.at.into()),
+    };
+    check("budget", &answer);
+}
+
+#[test]
+fn action_with_budget_message() {
+    let budget = "the budget of rollbacks, 1/90d, is spent and free again at 2027-02-22T10:10:00Z".to_owned();
+    let action = crate::Action { budget: Some(budget), ..fixtures::action() };
+    check("action_with_budget", &v1::Action::from(action));
+}
+
+#[test]
 fn progress_message() {
     let verdict = v1::Verdict::from(fixtures::verdict());
     check(

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod action;
+mod allowance;
 pub mod announce;
 pub mod builtin;
 mod convert;
@@ -13,9 +14,11 @@ mod fixtures;
 #[cfg(test)]
 mod golden;
 mod invalid;
+mod levels;
 pub mod metric_settings;
 mod name;
 pub mod series;
+pub mod spending;
 pub mod subject;
 pub mod template;
 pub mod time;
@@ -42,9 +45,11 @@ pub mod v1 {
 }
 
 pub use action::{Action, ActionOutcome, Purpose};
+pub use allowance::{Allowance, TenantBudget};
 pub use announce::DeploymentRecord;
 pub use deployment::{Deployment, DeploymentHost, HostGroup, Phase, VerificationRequest};
 pub use invalid::{FieldViolation, Invalid};
+pub use levels::{Counted, Levels, Reached};
 pub use metric_settings::{Limit, MetricSettings, MinimumEffect, When};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use series::{Series, SeriesBatch, SourceError};

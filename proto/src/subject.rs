@@ -110,14 +110,19 @@ pub const CATALOGUE_BUCKET: BucketSpec = bucket("vouch_catalogue", "Services tha
 /// Who owns which partition; entries vanish when they are not renewed.
 pub const LEASE_BUCKET: BucketSpec = bucket("vouch_leases", "Owners of partitions", Duration::from_secs(5));
 
+/// What was spent of the tenant's budget.
+pub const SPENDING_BUCKET: BucketSpec =
+    bucket("vouch_spending", "What was spent of the budget", Duration::ZERO);
+
 /// Every bucket.
-pub const BUCKETS: [BucketSpec; 6] = [
+pub const BUCKETS: [BucketSpec; 7] = [
     DEPLOYMENT_BUCKET,
     VERIFICATION_BUCKET,
     COLLECTION_BUCKET,
     LEDGER_BUCKET,
     CATALOGUE_BUCKET,
     LEASE_BUCKET,
+    SPENDING_BUCKET,
 ];
 
 const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pending: i64) -> ConsumerSpec {
@@ -188,6 +193,15 @@ pub fn action(environment: &Name, service: &Name) -> String {
 #[must_use]
 pub fn dead_letter(consumer: &str) -> String {
     format!("vouch.v1.dead-letter.{}", encode_token(consumer))
+}
+
+/// All verdicts, for counting their subjects.
+pub const ALL_VERDICTS: &str = VERDICTS.subjects;
+
+/// The verification that a verdict's subject names.
+#[must_use]
+pub fn verification_of_verdict(subject: &str) -> Option<String> {
+    decode_token(subject.split('.').nth(6)?)
 }
 
 /// Environment and service that a public subject names, e.g. of a deployment or a verdict.
@@ -278,6 +292,10 @@ mod tests {
         assert_eq!(subject, "vouch.v1.verdict.prod=2Eeu.cart=20=2A.deployment.01J=2E1");
         assert_eq!(environment_and_service(&subject), Some((environment, service)));
         assert_eq!(environment_and_service("vouch.v1.verdict.prod"), None);
+        assert_eq!(
+            verification_of_verdict(&verdict(&name("a.b"), &name("c"), "01J.1")),
+            Some("01J.1".into())
+        );
     }
 
     #[test]

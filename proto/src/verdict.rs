@@ -1,6 +1,7 @@
 //! The final word on a verification, validated.
 
 use crate::convert::{enum_words, text};
+use crate::levels::{Levels, Reached};
 use crate::{
     Classification, Invalid, MetricSettings, Name, Outcome, Sensitivity, Strategy, Timestamp, Window, time,
     v1,
@@ -150,6 +151,10 @@ pub struct Verdict {
     pub diluted_share: Option<f64>,
     /// By metric, the smallest change in that canary that could be found.
     pub smallest_effects: Vec<(String, f64)>,
+    /// How much evidence it asked for; `None` in verdicts of versions that did not say.
+    pub levels: Option<Levels>,
+    /// How far the evidence went; `None` where nothing that may fail was measured.
+    pub reached: Option<Reached>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -175,6 +180,8 @@ impl TryFrom<v1::Verdict> for Verdict {
             .then(|| invalid.check("sensitivity", Sensitivity::from_wire(v.sensitivity)))
             .flatten();
         check_share(&mut invalid, v.diluted_share);
+        let levels = v.levels.and_then(|levels| invalid.check("levels", Levels::try_from(levels)));
+        let reached = v.reached.and_then(|reached| invalid.check("reached", Reached::try_from(reached)));
         let baseline: Vec<Window> = each(&mut invalid, "baseline", v.baseline);
         let metrics: Vec<MetricResult> = each(&mut invalid, "metrics", v.metrics);
         match (outcome, cause, strategy, service, environment, version, (decided_at, verification)) {
@@ -218,6 +225,8 @@ impl TryFrom<v1::Verdict> for Verdict {
                 passed_at_minute: v.passed_at_minute,
                 diluted_share: v.diluted_share,
                 smallest_effects: v.smallest_effects.into_iter().map(|s| (s.metric, s.effect)).collect(),
+                levels,
+                reached,
             }),
             _ => Err(invalid),
         }
@@ -341,6 +350,8 @@ impl From<Verdict> for v1::Verdict {
                 .into_iter()
                 .map(|(metric, effect)| v1::SmallestEffect { metric, effect })
                 .collect(),
+            levels: v.levels.map(Into::into),
+            reached: v.reached.map(Into::into),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the mains share, with no word of the domain in it: settings, clock, telemetry, NATS, leases, health, shutdown.
 
 pub mod bucket;
+pub mod budget;
 pub mod clock;
 pub mod health;
 pub mod lease;

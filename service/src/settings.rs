@@ -294,7 +294,8 @@ impl<'a> Section<'a> {
 }
 
 /// Sections of a settings file that all services share; each reads its own and leaves the others to their owners.
-const SHARED_FILE: [&str; 10] = [
+const SHARED_FILE: [&str; 11] = [
+    "budget",
     "nats",
     "log",
     "clock",

@@ -2,6 +2,8 @@
 
 use crate::case::CaseTemplate;
 use crate::judge::{JUDGE_VERSION, Judgement};
+use crate::levels;
+use crate::sequential::Thresholds;
 use crate::verification::inconclusive_cause;
 use vouch_proto::{Cause, MetricResult, Name, Outcome, Timestamp, Verdict, Window};
 
@@ -86,6 +88,8 @@ impl Subject {
             passed_at_minute: None,
             diluted_share: judgement.diluted.as_ref().map(|diluted| diluted.share),
             smallest_effects: judgement.diluted.map_or_else(Vec::new, |diluted| diluted.smallest),
+            levels: Some(levels::of_thresholds(&Thresholds::default())),
+            reached: judgement.reached,
         }
     }
 }

@@ -71,8 +71,14 @@ impl Collected {
         window: Window,
         now: Timestamp,
     ) -> Self {
-        let opening =
-            Opening { verification_id: "analyze", template, now, series_from: now, traceparent: None };
+        let opening = Opening {
+            verification_id: "analyze",
+            template,
+            now,
+            series_from: now,
+            traceparent: None,
+            levels: None,
+        };
         let patience = Patience { deadline_grace: Duration::ZERO, wait_for_traffic: Duration::ZERO };
         let minutes = u64::try_from(window.minutes()).unwrap_or(0);
         deployment.verification.duration = Some(Duration::from_secs(minutes * 60));

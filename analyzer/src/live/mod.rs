@@ -2,6 +2,7 @@
 
 pub(crate) mod evidence;
 mod intake;
+mod levels;
 mod owner;
 pub(crate) mod store;
 mod task;

@@ -1,5 +1,6 @@
 //! Records of deployments and verifications in their buckets, and verdicts on their subjects.
 
+use super::levels::Counter;
 use crate::config::AnalyzerSettings;
 use crate::record::{Opening, Record, State};
 use anyhow::Context as _;
@@ -10,7 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 use vouch_proto::announce::{Announced, announce, verification_id};
 use vouch_proto::envelope::{self, Origin};
-use vouch_proto::subject::{self, CATALOGUE_BUCKET, DEPLOYMENT_BUCKET, VERDICTS, VERIFICATION_BUCKET};
+use vouch_proto::subject::{
+    self, CATALOGUE_BUCKET, DEPLOYMENT_BUCKET, SPENDING_BUCKET, VERDICTS, VERIFICATION_BUCKET,
+};
 use vouch_proto::{Deployment, DeploymentRecord, Name, Timestamp, Verdict, v1};
 use vouch_service::bucket::{self, Change};
 use vouch_service::nats::{Nats, headers};
@@ -37,7 +40,9 @@ pub(crate) struct Announcement {
 /// The buckets of the analyzer.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    nats: Nats,
+    pub(super) nats: Nats,
+    pub(super) counter: Counter,
+    pub(crate) spending: kv::Store,
     deployments: kv::Store,
     pub(crate) verifications: kv::Store,
     catalogue: kv::Store,
@@ -63,6 +68,8 @@ impl Store {
     pub(crate) async fn open(nats: &Nats) -> anyhow::Result<Self> {
         Ok(Self {
             nats: nats.clone(),
+            counter: Counter::default(),
+            spending: nats.bucket(&SPENDING_BUCKET).await?,
             deployments: nats.bucket(&DEPLOYMENT_BUCKET).await?,
             verifications: nats.bucket(&VERIFICATION_BUCKET).await?,
             catalogue: nats.bucket(&CATALOGUE_BUCKET).await?,
@@ -143,6 +150,7 @@ impl Store {
         settings: &AnalyzerSettings,
     ) -> anyhow::Result<Record> {
         let is_first = known.deployment.verification_id.as_deref() == Some(id);
+        let levels = self.levels(&settings.budget, news.now).await?;
         bucket::change(&self.verifications, &subject::id_key(id), |before| {
             let before = before.map(read::<v1::Verification, Record>).transpose()?;
             let (record, changed) = match before {
@@ -164,6 +172,7 @@ impl Store {
                         now: news.now,
                         series_from: news.published.minus(SERVER_SKEW),
                         traceparent: news.traceparent.clone(),
+                        levels: levels.clone(),
                     };
                     // A later verification of the deployment judges from its own start on.
                     let traffic_at = if is_first { known.traffic_at } else { Some(news.at) };

@@ -1,7 +1,7 @@
 //! Runs one verification: reads its service's series in order from the stream, steps, publishes progress and verdict.
 
 use super::{Shared, evidence};
-use crate::judge::JudgeSettings;
+use crate::levels::judge_settings;
 use crate::record::{Record, State};
 use crate::verification::{Step, Verification};
 use anyhow::Context as _;
@@ -34,7 +34,10 @@ pub(super) async fn run(
     let record = records.borrow_and_update().clone();
     let (mut messages, mut behind) = open(&shared, &record).await?;
     let mut verification = match shared.settings.templates.get(Some(&record.template)) {
-        Ok(template) => Verification::new(record, template.clone(), JudgeSettings::default()),
+        Ok(template) => {
+            let settings = judge_settings(record.levels.as_ref());
+            Verification::new(record, template.clone(), settings)
+        }
         Err(missing) => Verification::unjudgeable(record, format!("it cannot be judged: {missing}")),
     };
     let tick = shared.context.clock.real(TICK).clamp(SHORTEST_TICK, LONGEST_TICK);

@@ -30,11 +30,13 @@ impl Verification {
         let judgement = judge::judge_until(&case, seen, &strict);
         if judgement.outcome == Some(Outcome::Fail) {
             let reason = format!("{} (revised: the evidence has grown)", judgement.reason);
+            let reached = judgement.reached;
             self.judgement = Some(judgement);
             return Step::Revised(Box::new(Verdict {
                 revision: verdict.revision + 1,
                 rollback_grade: true,
                 reason,
+                reached,
                 metrics: self.results(),
                 decided_at: now,
                 ..verdict

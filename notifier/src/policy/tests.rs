@@ -17,7 +17,12 @@ fn settings(mode: Mode) -> PolicySettings {
 }
 
 fn facts(second: u64) -> Facts {
-    Facts { now: at(second), newest_deployment_id: Some(verdict().deployment_id) }
+    Facts {
+        now: at(second),
+        newest_deployment_id: Some(verdict().deployment_id),
+        rollbacks_exhausted: None,
+        pages_exhausted: None,
+    }
 }
 
 fn rules(decisions: &[Decision]) -> Vec<(&'static str, Step)> {
@@ -127,6 +132,8 @@ fn every_rule_has_a_name_of_its_own() {
         Rule::InconclusiveAlerts,
         Rule::ErrorAlerts,
         Rule::RevisionAlerts,
+        Rule::RollbackBudgetSpent,
+        Rule::PageBudgetSpent,
         Rule::AlertExpired,
         Rule::PassDoesNothing,
         Rule::RollbackFailedAlerts,
@@ -140,6 +147,57 @@ fn every_rule_has_a_name_of_its_own() {
     }
 }
 
+fn exhausted(account: Account) -> Option<Exhausted> {
+    let allowance = "1/90d".parse().unwrap();
+    Some(Exhausted { account, allowance, free_at: at(90 * 86_400) })
+}
+
+#[test]
+fn a_spent_budget_of_rollbacks_is_alert_only_and_pages_whatever_is_left() {
+    let facts = Facts {
+        rollbacks_exhausted: exhausted(Account::Rollbacks),
+        pages_exhausted: exhausted(Account::Pages),
+        ..facts(0)
+    };
+    let decisions = decide(&verdict(), &facts, &settings(Mode::Act));
+    assert_eq!(
+        rules(&decisions),
+        [("rollback-budget-spent", SKIP), ("fail-alerts", Step::Act), ("fail-alerts", Step::Act)]
+    );
+    let said = "Not rolled back, alert only: the budget of rollbacks, 1/90d, is spent and free again at 2027-02-22T10:09:00Z.";
+    assert_eq!(decisions[0].detail, said);
+    assert!(decisions[1].detail.ends_with(said), "{}", decisions[1].detail);
+    assert!(decisions.iter().all(|d| d.budget.as_deref().is_some_and(|b| b.contains("free again at"))));
+    let dry = decide(&verdict(), &facts, &settings(Mode::DryRun));
+    assert_eq!((dry[0].rule, dry[1].rule), (Rule::DryRun, Rule::PageBudgetSpent));
+}
+
+#[test]
+fn a_spent_budget_of_pages_makes_notices_of_fails_and_hides_none() {
+    let facts = Facts { pages_exhausted: exhausted(Account::Pages), ..facts(0) };
+    let weak = Verdict { rollback_grade: false, ..verdict() };
+    let decisions = decide(&weak, &facts, &settings(Mode::Act));
+    assert_eq!(rules(&decisions), [("page-budget-spent", Step::Act), ("page-budget-spent", Step::Act)]);
+    assert!(decisions[0].detail.contains("A notice, not a page: the budget of pages, 1/90d, is spent"));
+    let strong = decide(&verdict(), &facts, &settings(Mode::Act));
+    assert_eq!((strong[0].step, strong[1].rule), (Step::Act, Rule::PageBudgetSpent));
+    let error = decide(&verdict_of(Outcome::Error), &facts, &settings(Mode::Act));
+    assert_eq!(error[0].rule, Rule::ErrorAlerts, "only a Fail is a page");
+}
+
+#[test]
+fn only_what_acts_takes_a_place() {
+    let taken = |verdict: &Verdict, facts: &Facts, mode: Mode| {
+        let decisions = decide(verdict, facts, &settings(mode));
+        (spends(verdict, &decisions, Account::Rollbacks), spends(verdict, &decisions, Account::Pages))
+    };
+    assert_eq!(taken(&verdict(), &facts(0), Mode::Act), (true, true));
+    assert_eq!(taken(&verdict(), &facts(0), Mode::DryRun), (false, true));
+    assert_eq!(taken(&verdict(), &facts(7 * 3600), Mode::Act), (false, false));
+    assert_eq!(taken(&verdict_of(Outcome::Error), &facts(0), Mode::Act), (false, false));
+    assert_eq!(taken(&verdict_of(Outcome::Pass), &facts(0), Mode::Act), (false, false));
+}
+
 proptest! {
     #[test]
     fn only_a_fresh_strong_fail_of_the_newest_deployment_acts(
@@ -149,7 +207,7 @@ proptest! {
         mode in prop::sample::select(&[Mode::Act, Mode::DryRun, Mode::Off]),
     ) {
         let verdict = Verdict { rollback_grade: grade, revision, ..verdict_of(outcome) };
-        let facts = Facts { now: at(age), newest_deployment_id: newest.map(str::to_owned) };
+        let facts = Facts { now: at(age), newest_deployment_id: newest.map(str::to_owned), ..facts(0) };
         let decisions = decide(&verdict, &facts, &settings(mode));
         prop_assert!(!decisions.is_empty());
         let acts = decisions.iter().any(|d| d.purpose == Purpose::Rollback && d.step == Step::Act);

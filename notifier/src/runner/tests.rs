@@ -11,7 +11,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use vouch_proto::{ActionOutcome, Name, Outcome};
+use vouch_proto::spending::Spending;
+use vouch_proto::{ActionOutcome, Name, Outcome, TenantBudget};
 use vouch_service::health::Health;
 
 /// Ends a future after so many polls, as `kill -9` would.
@@ -35,6 +36,7 @@ struct Stage {
     clock: SharedClock,
     undo: Twin,
     chat: Twin,
+    budget: TenantBudget,
     lives: u32,
 }
 
@@ -47,6 +49,10 @@ impl Stage {
             clock: Arc::new(TokioClock::starting_at(at(0))),
             undo: Twin::new(seed ^ 2, idempotent, probes),
             chat: Twin::new(seed ^ 3, false, false),
+            budget: TenantBudget {
+                rollbacks: ["", "1/90d", "2/90d"][random.random_range(0..3)].parse().ok(),
+                pages: ["", "1/7d", "3/7d"][random.random_range(0..3)].parse().ok(),
+            },
             lives: 0,
             random,
         }
@@ -68,6 +74,7 @@ impl Stage {
                 alert_actions: vec!["chat".to_owned()],
                 ..PolicySettings::default()
             },
+            budget: self.budget,
             actions: vec![action("undo", &self.undo), action("chat", &self.chat)],
             ..NotifierSettings::default()
         };
@@ -197,8 +204,36 @@ fn check(seed: u64, stage: &Stage, cases: &[Case]) {
     for entry in stage.world.ledger().values() {
         assert!(entry.state.is_final() && entry.recorded, "seed {seed}: {entry:?} is not over");
     }
+    within_budget(seed, stage);
     let keys: BTreeSet<String> = stage.undo.calls().into_keys().collect();
     assert!(keys.iter().all(|key| key.ends_with("/rollback")), "seed {seed}: {keys:?}");
+}
+
+/// Never more rollbacks than the budget allows, each of them counted, and no place kept for longer than a day for what is over.
+fn within_budget(seed: u64, stage: &Stage) {
+    let (a_day_later, budget) = (stage.clock.now().plus(Duration::from_secs(86_400)), stage.budget);
+    let may_be_done = |entry: &&Entry| {
+        let rollback = entry.key.ends_with("/rollback");
+        rollback && matches!(entry.state, State::Done { .. } | State::Unknown { .. })
+    };
+    let ledger = stage.world.ledger();
+    let done: BTreeSet<&String> = ledger.values().filter(may_be_done).map(|entry| &entry.key).collect();
+    let spending = stage.world.spending(Account::Rollbacks);
+    let Some(allowance) = budget.rollbacks else {
+        return assert_eq!(spending, Spending::default(), "seed {seed}: nothing is counted without a budget");
+    };
+    let counted: Vec<_> = spending.within(allowance, a_day_later).collect();
+    assert!(done.len() <= allowance.count() as usize, "seed {seed}: {done:?} of {allowance}");
+    assert!(stage.undo.effects().len() <= allowance.count() as usize, "seed {seed}: more than {allowance}");
+    assert_eq!(counted.iter().map(|e| &e.id).collect::<BTreeSet<_>>(), done, "seed {seed}: {counted:?}");
+    assert!(counted.iter().all(|expense| expense.done), "seed {seed}: {counted:?}");
+    if let Some(allowance) = budget.pages {
+        let pages = stage.world.spending(Account::Pages);
+        assert!(
+            pages.within(allowance, a_day_later).count() <= allowance.count() as usize,
+            "seed {seed}: {pages:?}"
+        );
+    }
 }
 
 /// Never two rollbacks of a deployment, never one on anything but a Fail, no decision without a record, and an end.
