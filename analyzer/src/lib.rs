@@ -34,6 +34,7 @@ mod replay;
 pub mod robust;
 pub mod sax;
 pub mod sequential;
+pub mod standing;
 pub mod trend;
 pub mod verification;
 pub mod window;

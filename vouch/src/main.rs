@@ -7,7 +7,7 @@ mod output;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use command::{check, demo, judge, up, verify, watch};
+use command::{budget, check, demo, judge, up, verify, watch};
 use std::process::ExitCode;
 
 /// Did this change make the service worse?
@@ -28,6 +28,8 @@ enum Command {
     Verify(Box<verify::Arguments>),
     /// Follow a verification to its verdict.
     Watch(watch::Arguments),
+    /// Show what the budget of rollbacks and pages allows, what is expected of it, and what was spent.
+    Budget(budget::Arguments),
     /// Judge verification cases from a file, one JSON object a line, offline.
     Judge(judge::Arguments),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
@@ -66,6 +68,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Verify(arguments) => verify::run(*arguments).await,
         Command::Watch(arguments) => watch::run(arguments).await,
+        Command::Budget(arguments) => budget::run(arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),
     }
