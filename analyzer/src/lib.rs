@@ -38,6 +38,7 @@ pub mod robust;
 mod rows;
 pub mod sax;
 pub mod sequential;
+pub mod standing;
 pub mod strategy;
 pub mod trend;
 pub mod verification;

@@ -4,6 +4,7 @@
 
 mod analyzing;
 mod announcing;
+mod budgets;
 mod command_line;
 mod crashes;
 mod endings;

@@ -9,6 +9,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
+use vouch_proto::v1::budgets_client::BudgetsClient;
 use vouch_proto::v1::verifications_client::VerificationsClient;
 
 /// Longest wait for the beginning of an answer.
@@ -50,6 +51,20 @@ impl ServerArguments {
     /// # Errors
     /// Where the address or a file is wrong.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let (channel, bearer) = self.connection()?;
+        Ok(VerificationsClient::with_interceptor(channel, bearer))
+    }
+
+    /// The same for the budgets.
+    ///
+    /// # Errors
+    /// Where the address or a file is wrong.
+    pub(crate) fn budgets(&self) -> anyhow::Result<BudgetsClient<InterceptedService<Channel, Bearer>>> {
+        let (channel, bearer) = self.connection()?;
+        Ok(BudgetsClient::with_interceptor(channel, bearer))
+    }
+
+    fn connection(&self) -> anyhow::Result<(Channel, Bearer)> {
         let mut endpoint = Endpoint::from_shared(self.server.clone())
             .with_context(|| format!("--server: `{}` is no URL, e.g. http://127.0.0.1:7070", self.server))?
             .connect_timeout(Duration::from_secs(5))
@@ -73,7 +88,7 @@ impl ServerArguments {
                 Some(value.with_context(|| format!("--token-file: {} holds no token", file.display()))?)
             }
         };
-        Ok(VerificationsClient::with_interceptor(endpoint.connect_lazy(), Bearer(token)))
+        Ok((endpoint.connect_lazy(), Bearer(token)))
     }
 }
 

@@ -8,7 +8,7 @@ mod output;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use command::{check, demo, explain, judge, up, verify, watch};
+use command::{budget, check, demo, explain, judge, up, verify, watch};
 use std::process::ExitCode;
 
 /// Did this change make the service worse?
@@ -31,6 +31,8 @@ enum Command {
     Watch(watch::Arguments),
     /// Show what a verdict rests on: charts, states, evidence; and write a picture.
     Explain(Box<explain::Arguments>),
+    /// Show what the budget of rollbacks and pages allows, what is expected of it, and what was spent.
+    Budget(budget::Arguments),
     /// Judge verification cases from a file, one JSON object a line, offline.
     Judge(judge::Arguments),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
@@ -70,6 +72,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Verify(arguments) => verify::run(*arguments).await,
         Command::Watch(arguments) => watch::run(arguments).await,
         Command::Explain(arguments) => explain::run(*arguments).await,
+        Command::Budget(arguments) => budget::run(arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),
     }

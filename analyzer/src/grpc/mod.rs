@@ -1,6 +1,7 @@
-//! The gRPC service `vouch.v1.Verifications`, with health and reflection. Any replica answers any call.
+//! The gRPC services `vouch.v1.Verifications` and `vouch.v1.Budgets`, with health and reflection. Any replica answers any call.
 
 mod analyze;
+mod budget;
 mod evidence;
 mod refuse;
 mod start;
@@ -22,6 +23,7 @@ use tonic::service::InterceptorLayer;
 use tonic::{Code, Request, Response, Status};
 use tower::util::MapResponseLayer;
 use vouch_proto::v1;
+use vouch_proto::v1::budgets_server::BudgetsServer;
 use vouch_proto::v1::verifications_server::{Verifications, VerificationsServer};
 
 /// Longest time to the beginning of an answer.
@@ -45,13 +47,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> anyhow:
     let stop = shared.context.tasks.stop().clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<VerificationsServer<Service>>().await;
+    health.set_serving::<BudgetsServer<Service>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let token = shared.settings.grpc_token.clone();
-    let service = Service { shared, room: analyze::Room::new() };
+    let service = Service { shared, room: Arc::new(analyze::Room::new()) };
+    let budgets = BudgetsServer::new(service.clone());
     let service = VerificationsServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
     tonic::transport::Server::builder()
         .timeout(CALL_LIMIT)
@@ -60,6 +64,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> anyhow:
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
+        .add_service(budgets)
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { stop.cancelled().await })
         .await?;
@@ -88,10 +93,11 @@ fn authorize(token: Option<&SecretString>, request: Request<()>) -> Result<Reque
     }
 }
 
-/// The implementation of the service.
+/// The implementation of the services.
+#[derive(Clone)]
 pub(crate) struct Service {
     shared: Arc<Shared>,
-    room: analyze::Room,
+    room: Arc<analyze::Room>,
 }
 
 /// What a failed dependency looks like to a caller: to be tried again.

@@ -149,7 +149,7 @@ fn wrong_scenarios_name_the_field() {
         ),
         (
             "  deployments:\n  - { at_minutes: 1, version: '2', effect: { kind: healthy }, rollout: { kind: canary, hosts: [] } }\n",
-            "deployments[0].rollout.hosts: name the canary hosts",
+            "deployments[0].rollout.hosts: name the hosts that get the new version",
         ),
         (
             "  deployments:\n  - { at_minutes: 1, version: '2', effect: { kind: healthy }, warm_up: { factor: 0.5, minutes: 1 } }\n",
