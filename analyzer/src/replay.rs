@@ -349,6 +349,9 @@ impl<'a> Replay<'a> {
     /// Why this cannot be a Pass.
     fn no_pass(&self, steps: usize, usable_minutes: i64) -> Option<NoPass> {
         let because = |text: String| Some(NoPass { text, no_data: false });
+        if let Some(barred) = &self.case.barred {
+            return because(barred.clone());
+        }
         let judged = judged_metrics(self.case, &self.template);
         if judged.is_empty() {
             return because("no metric is judged: all are context or muted".to_owned());

@@ -124,7 +124,12 @@ impl Verification {
     pub fn bundle(&self, verdict: &Verdict) -> Option<String> {
         self.judgement.as_ref()?;
         let case = self.without_answer(self.assembly.case(&self.record, &self.template)?);
-        let case = Case { minutes_seen: Some(self.judged), judged_with: Some(self.settings), ..case };
+        let case = Case {
+            minutes_seen: Some(self.judged),
+            barred: self.unmeasured(),
+            judged_with: Some(self.settings),
+            ..case
+        };
         let queries = self.assembly.queries().clone();
         Some(bundle::write(&case, About { verdict: verdict.clone(), queries }))
     }
@@ -808,6 +813,10 @@ mod tests {
         let verdict = verdict(v.step(at(20)));
         assert_eq!(verdict.outcome, Outcome::Inconclusive, "{}", verdict.reason);
         assert!(verdict.reason.contains("response_time could not be measured"), "{}", verdict.reason);
+        let evidence = Case::from_json(&v.bundle(&verdict).unwrap()).unwrap();
+        let replayed = judge::judge_recorded(&evidence, &JudgeSettings::default());
+        assert_eq!(replayed.outcome, Some(Outcome::Inconclusive), "its evidence is no Pass either");
+        assert!(replayed.reason.contains("response_time could not be measured"), "{}", replayed.reason);
     }
 
     #[test]

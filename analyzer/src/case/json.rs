@@ -21,6 +21,7 @@ struct RawCase {
     template: Option<serde_json::Value>,
     diluted: Option<f64>,
     minutes_seen: Option<i64>,
+    barred: Option<String>,
     judged_with: Option<RawSettings>,
 }
 
@@ -95,6 +96,7 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
         template: raw.template.as_ref().map(CaseTemplate::read).transpose()?.unwrap_or_default(),
         diluted: raw.diluted,
         minutes_seen: raw.minutes_seen,
+        barred: raw.barred,
         judged_with: raw.judged_with.map(Into::into),
     };
     case.validate()?;

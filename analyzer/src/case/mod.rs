@@ -45,6 +45,8 @@ pub struct Case {
     pub diluted: Option<f64>,
     /// Of evidence that was recorded: the minutes of the window that had been seen; `None`: all.
     pub minutes_seen: Option<i64>,
+    /// Of evidence that was recorded: why it could not be a Pass, where that does not show in the samples.
+    pub barred: Option<String>,
     /// Of evidence that was recorded: what it was judged with; `None`: the defaults.
     pub judged_with: Option<JudgeSettings>,
 }
@@ -140,6 +142,7 @@ impl Case {
             template: CaseTemplate::default(),
             diluted: None,
             minutes_seen: None,
+            barred: None,
             judged_with: None,
         }
     }

@@ -26,6 +26,7 @@ pub(super) fn write(case: &Case) -> Map<String, Value> {
         given("template", (!template.is_empty()).then_some(Value::Object(template))),
         given("diluted", case.diluted.map(|share| json!(share))),
         given("minutes_seen", case.minutes_seen.map(|minutes| json!(minutes))),
+        given("barred", case.barred.as_ref().map(|why| json!(why))),
         given("judged_with", case.judged_with.as_ref().map(of_settings)),
     ];
     fields.into_iter().flatten().collect()

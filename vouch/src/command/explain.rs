@@ -143,10 +143,10 @@ fn show(arguments: &Arguments, text: &str) -> Result<(), (Code, String)> {
             .map_err(|e| (exit::ERROR, format!("--bundle: {} cannot be written: {e}", file.display())))?;
     }
     if let (Some(file), Some(unit)) = (&arguments.svg, units.first()) {
-        svg::write(file, &headline(&evidence), &Picture::new(&evidence, unit))
+        svg::write(file, &headline(&evidence, about.as_ref()), &Picture::new(&evidence, unit))
             .map_err(|e| (exit::ERROR, format!("{e:#}")))?;
     }
-    let mut said = vec![headline(&evidence)];
+    let mut said = vec![headline(&evidence, about.as_ref())];
     if let Some(about) = &about {
         said.push(subject(about));
     }
@@ -171,7 +171,11 @@ fn write(text: &str) -> Result<(), (Code, String)> {
     }
 }
 
-fn headline(evidence: &Evidence) -> String {
+/// The verdict as it was published; of a case, as it is judged here.
+fn headline(evidence: &Evidence, about: Option<&bundle::About>) -> String {
+    if let Some(about) = about {
+        return format!("{}: {}", about.verdict.outcome.as_str().to_uppercase(), about.verdict.reason);
+    }
     let judgement = &evidence.judgement;
     let outcome = judgement.outcome.unwrap_or(Outcome::Inconclusive).as_str().to_uppercase();
     format!("{outcome}: {}", judgement.reason)
