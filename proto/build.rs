@@ -6,6 +6,7 @@ use std::path::PathBuf;
 const FILES: &[&str] = &[
     "vouch/v1/common.proto",
     "vouch/v1/deployment.proto",
+    "vouch/v1/surroundings.proto",
     "vouch/v1/series.proto",
     "vouch/v1/settings.proto",
     "vouch/v1/budget.proto",

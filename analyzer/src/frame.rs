@@ -1,7 +1,7 @@
 //! A case on one grid of time: for each metric and host the reference window, the other windows, and what has
 //! been seen of the verification. What lies behind the last minute seen is not in here, so nothing can look at it.
 
-use crate::case::{Case, CaseError, CaseHost, HostGroup};
+use crate::case::{Case, CaseError, CaseHost, HostGroup, LeftOut};
 use crate::strategy;
 use std::collections::BTreeMap;
 use vouch_proto::Strategy;
@@ -137,6 +137,7 @@ impl Frame {
             grid.place(track.or_insert_with(|| grid.empty()), series.start, &series.values);
         }
         grid.leave_out_warm_ups(&mut tracks, case);
+        grid.leave_out(&mut tracks, &case.left_out);
         let (new_hosts, controls) = hosts(case);
         Ok(Self {
             comparison,
@@ -275,13 +276,26 @@ impl Grid {
         for (name, host) in &case.hosts {
             for span in warm_ups(host) {
                 for track in tracks.values_mut().filter_map(|hosts| hosts.get_mut(name)) {
-                    self.clear(&mut track.recent, self.recent[0], span);
-                    for (window, values) in self.windows.iter().zip(&mut track.earlier) {
-                        self.clear(values, window[0], span);
-                    }
+                    self.clear_past(track, span);
                     self.clear(&mut track.live, self.begin, span);
                 }
             }
+        }
+    }
+
+    /// Makes gaps of the times before the verification that say nothing about the service as it should be.
+    fn leave_out(&self, tracks: &mut BTreeMap<String, BTreeMap<String, Track>>, times: &[LeftOut]) {
+        for span in times.iter().map(|one| one.window) {
+            for track in tracks.values_mut().flat_map(BTreeMap::values_mut) {
+                self.clear_past(track, span);
+            }
+        }
+    }
+
+    fn clear_past(&self, track: &mut Track, span: [i64; 2]) {
+        self.clear(&mut track.recent, self.recent[0], span);
+        for (window, values) in self.windows.iter().zip(&mut track.earlier) {
+            self.clear(values, window[0], span);
         }
     }
 

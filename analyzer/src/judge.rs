@@ -9,10 +9,10 @@ pub use crate::ending::Ending;
 use crate::replay::Replay;
 use crate::sequential::Thresholds;
 use crate::strategy::{self, Choice};
-use vouch_proto::{Classification, Outcome, Reached};
+use vouch_proto::{Classification, CommonCause, Outcome, Reached};
 
 /// Version of the judge: changes whenever a verdict may change.
-pub const JUDGE_VERSION: &str = "1.2.0";
+pub const JUDGE_VERSION: &str = "1.3.0";
 
 /// How to judge, whatever the case: how its metrics are judged is in [`Case::template`]. The defaults are those of
 /// `vouch judge`.
@@ -55,6 +55,8 @@ pub struct Judgement {
     pub choice: Choice,
     /// Where a canary was judged on the service as a whole.
     pub diluted: Option<Diluted>,
+    /// Why a degradation is no evidence against the deployment, where it would have failed it at the last minute seen.
+    pub common_cause: Option<CommonCause>,
 }
 
 /// What one metric shows on one host.
@@ -64,7 +66,7 @@ pub struct UnitResult {
     pub metric: String,
     /// Key of the case's hosts, or `*` for all new hosts together.
     pub host: String,
-    /// `High` or `Low` only for a degradation that failed.
+    /// `High` or `Low` only for a degradation that failed, or would have without a common cause.
     pub classification: Classification,
     /// 0 to 1; 1 when it failed.
     pub risk: f64,
@@ -127,5 +129,6 @@ fn refused(case: &Case, error: &CaseError) -> Judgement {
         metrics: Vec::new(),
         choice: strategy::choose(case),
         diluted: None,
+        common_cause: None,
     }
 }

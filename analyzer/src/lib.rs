@@ -4,6 +4,7 @@ pub mod analysis;
 mod budget;
 pub mod case;
 pub mod census;
+pub mod common_cause;
 pub mod config;
 pub mod coverage;
 pub mod detector;

@@ -2,7 +2,7 @@
 
 use crate::detector::{ALL_HOSTS, Change, Finding, Level};
 use crate::judge::UnitResult;
-use vouch_proto::{Direction, Outcome};
+use vouch_proto::{CommonCause, Direction, Outcome};
 
 /// Half the width of a 90 % interval, in standard errors.
 const NINETY_PERCENT: f64 = 1.645;
@@ -113,6 +113,13 @@ pub fn of_early_pass(worst: Option<&UnitResult>, usable_minutes: i64) -> String 
         "Nothing got worse in {usable_minutes} usable minutes, and a lasting change of a size that matters is ruled out \
          for every metric; closest: {worst_says}"
     )
+}
+
+/// Why a degradation is no evidence against the deployment.
+#[must_use]
+pub fn of_common_cause(worst: Option<&UnitResult>, cause: &CommonCause) -> String {
+    let worst_says = worst.map_or("the service degrades", |unit| unit.reason.as_str());
+    format!("{worst_says}; but {}", cause.text)
 }
 
 /// One sentence about the whole case.

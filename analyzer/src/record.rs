@@ -3,7 +3,7 @@
 use std::time::Duration;
 use vouch_proto::deployment::{extension, wire_duration};
 use vouch_proto::{
-    Deployment, DeploymentRecord, HostGroup, Invalid, Levels, Phase, Strategy, Timestamp, Verdict,
+    Deployment, DeploymentRecord, HostGroup, Invalid, LeftOut, Levels, Phase, Strategy, Timestamp, Verdict,
     VerificationTemplate, Window, time, v1,
 };
 
@@ -72,6 +72,8 @@ pub struct Record {
     pub settled: bool,
     /// How much evidence it asks for, fixed when it is opened; `None` is by default.
     pub levels: Option<Levels>,
+    /// Times that the reference windows leave out.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// What opens a verification, besides the deployment itself.
@@ -89,6 +91,8 @@ pub struct Opening<'a> {
     pub traceparent: Option<String>,
     /// How much evidence it is to ask for; `None` is by default.
     pub levels: Option<Levels>,
+    /// Times before it that say nothing about the service as it should be.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Record {
@@ -124,6 +128,7 @@ impl Record {
             traceparent: opening.traceparent,
             settled: false,
             levels: opening.levels,
+            left_out: opening.left_out,
         };
         record.plan(opening.template, patience);
         record
@@ -273,6 +278,7 @@ impl From<Record> for v1::Verification {
             early_pass: r.early_pass,
             extend_by: (!r.extend_by.is_zero()).then(|| wire_duration(r.extend_by)),
             levels: r.levels.map(Into::into),
+            left_out: r.left_out.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -313,6 +319,7 @@ impl TryFrom<v1::Verification> for Record {
             settled: r.settled,
             traffic_at: time::optional(r.traffic_at)?,
             levels: r.levels.map(Levels::try_from).transpose()?,
+            left_out: r.left_out.into_iter().map(LeftOut::try_from).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -354,6 +361,7 @@ pub(crate) mod tests {
             series_from: at(0),
             traceparent: None,
             levels: None,
+            left_out: Vec::new(),
         };
         Record::open(&deployment.deployment, deployment.traffic_at, opening, PATIENCE)
     }
@@ -440,6 +448,7 @@ pub(crate) mod tests {
             series_from: at(0),
             traceparent: None,
             levels: None,
+            left_out: Vec::new(),
         };
         let traffic_at = at(0).plus(Duration::from_secs(20));
         let mut record = Record::open(&news(Phase::Traffic), Some(traffic_at), opening, PATIENCE);

@@ -1,24 +1,25 @@
 //! A case on its way through the detectors, one step after the other.
 
+mod conclude;
+
 use crate::budget::{Budget, Seat};
 use crate::case::{Case, CaseError, CaseTemplate};
-use crate::coverage::{Coverage, MIN_USABLE_MINUTES};
-use crate::detector::{ALL_HOSTS, Detector, Finding};
-use crate::dilution::{self, Demand, Diluted};
+use crate::common_cause::{Around, Suspect};
+use crate::coverage::Coverage;
+use crate::detector::{Detector, Finding};
 use crate::ending::{self, Ending, LEAST_USABLE_MIN};
-use crate::frame::{Frame, FrameHost, Track};
-use crate::judge::{JudgeSettings, Judgement, UnitResult};
+use crate::frame::Frame;
+use crate::judge::{JudgeSettings, Judgement};
 use crate::limit::{Crossing, Watch};
-use crate::maths::{ln, ln_add};
+use crate::maths::ln_add;
 use crate::no_data;
-use crate::panel::{judged_metrics, seats, smallest_effects, traffic_metric};
-use crate::reason;
-use crate::rows::{add_silent, is_blamed, merge, row, unit_result, unit_risk};
+use crate::panel::{judged_metrics, seats, traffic_metric};
 use crate::sequential::Thresholds;
-use crate::strategy;
-use vouch_proto::{Classification, Direction, Outcome, Reached};
+use std::collections::BTreeSet;
+use vouch_proto::CommonCause;
 
 /// A case on its way through the detectors.
+#[derive(Debug)]
 pub(crate) struct Replay<'a> {
     case: &'a Case,
     template: CaseTemplate,
@@ -29,7 +30,19 @@ pub(crate) struct Replay<'a> {
     budget: Budget,
     watches: Vec<Watch>,
     ending: Ending,
+    around: Around<'a>,
+    explained: Option<Explained>,
 }
+
+/// Units that would fail it now, and why they are no evidence against it.
+#[derive(Debug)]
+struct Explained {
+    units: BTreeSet<Place>,
+    cause: CommonCause,
+}
+
+/// Number of a seat, and of a unit of its detector.
+type Place = (usize, usize);
 
 /// How it failed.
 enum Failure {
@@ -63,7 +76,7 @@ impl<'a> Replay<'a> {
     pub(crate) fn new(
         case: &'a Case,
         minutes_seen: i64,
-        settings: &'a JudgeSettings,
+        settings: &JudgeSettings,
     ) -> Result<Self, CaseError> {
         let frame = Frame::new(case, minutes_seen)?;
         let template =
@@ -85,7 +98,19 @@ impl<'a> Replay<'a> {
             thresholds.fail_at_end = thresholds.fail;
         }
         let thresholds = thresholds.for_looks(frame.steps);
-        Ok(Self { case, template, thresholds, frame, coverage, seats, budget, watches, ending })
+        Ok(Self {
+            case,
+            template,
+            thresholds,
+            frame,
+            coverage,
+            seats,
+            budget,
+            watches,
+            ending,
+            around: Around::new(case, minutes_seen),
+            explained: None,
+        })
     }
 
     /// To the end, or until `goes_on` says no.
@@ -104,14 +129,9 @@ impl<'a> Replay<'a> {
             if !goes_on() {
                 return self.conclude(t, &End::Seen);
             }
-            for seat in &mut self.seats {
-                seat.detector.step(t);
-            }
-            for watch in &mut self.watches {
-                watch.step(t);
-            }
+            self.observe(t);
             watch(t, &self);
-            if let Some(failure) = self.fails(t) {
+            if let Some(failure) = self.fails_by_itself(t) {
                 return self.conclude(t + 1, &End::Failed(failure));
             }
             if self.is_excluded(t + 1) {
@@ -121,10 +141,23 @@ impl<'a> Replay<'a> {
         self.conclude(seen, &self.silence(seen).map_or(End::Seen, End::Failed))
     }
 
+    /// Takes in the samples of a step.
+    pub(crate) fn observe(&mut self, t: usize) {
+        for seat in &mut self.seats {
+            seat.detector.step(t);
+        }
+        for watch in &mut self.watches {
+            watch.step(t);
+        }
+    }
+
     /// Whether a regression of practical size has been excluded, where that ends it.
     fn is_excluded(&self, steps: usize) -> bool {
         let minutes = |steps: usize| steps as i64 * self.case.interval_min;
-        if self.is_end(steps) || !self.ending.looks_at(minutes(steps), minutes(self.frame.steps)) {
+        if self.explained.is_some()
+            || self.is_end(steps)
+            || !self.ending.looks_at(minutes(steps), minutes(self.frame.steps))
+        {
             return false;
         }
         let usable = self.coverage.usable_minutes(steps);
@@ -140,18 +173,58 @@ impl<'a> Replay<'a> {
         steps == self.frame.steps
     }
 
-    /// Whether it fails now: all metrics together, a critical one alone, or by a bound.
-    fn fails(&self, t: usize) -> Option<Failure> {
+    /// Whether it fails now by what nothing around the service explains.
+    fn fails_by_itself(&mut self, t: usize) -> Option<Failure> {
+        self.explained = None;
+        let failure = self.fails(t, &BTreeSet::new())?;
+        if self.around.is_empty() || !matches!(failure, Failure::Evidence { .. }) {
+            return Some(failure);
+        }
+        self.around.step(t);
+        let mut explained: Option<Explained> = None;
+        let mut most = f64::NEG_INFINITY;
+        for (place, suspect, weight) in self.suspects(t) {
+            let Some(cause) = self.around.explanation(&suspect, t) else { continue };
+            let known =
+                explained.get_or_insert_with(|| Explained { units: BTreeSet::new(), cause: cause.clone() });
+            known.units.insert(place);
+            if weight > most {
+                (most, known.cause) = (weight, cause);
+            }
+        }
+        let Some(explained) = explained else { return Some(failure) };
+        let left = self.fails(t, &explained.units);
+        if left.is_none() {
+            self.explained = Some(explained);
+        }
+        left
+    }
+
+    /// What may fail it, with how much it pulls.
+    fn suspects(&self, t: usize) -> Vec<(Place, Suspect, f64)> {
+        let of = |one: Unit<'_>| {
+            let finding = self.finding(&one);
+            let counts = finding.may_fail && finding.ln_evidence > 0.0 && !one.seat.settings.muted;
+            let suspect = counts.then(|| self.around.suspect(&finding, t)).flatten()?;
+            Some((one.place(), suspect, finding.ln_evidence + one.pull()))
+        };
+        self.units(None).filter_map(of).collect()
+    }
+
+    /// Whether it fails now without what is explained: all metrics together, a critical one alone, or by a bound.
+    fn fails(&self, t: usize, explained: &BTreeSet<Place>) -> Option<Failure> {
         let needed = self.thresholds.now(self.is_end(t + 1));
-        let alone = || (0..self.budget.critical.len()).find_map(|one| self.evidence(Some(one), needed));
+        let evidence = |of: Option<usize>| self.evidence(of, needed, explained);
+        let alone = || (0..self.budget.critical.len()).find_map(|one| evidence(Some(one)));
         let crossing = || self.watches.iter().find_map(Watch::crossing).map(Failure::Limit);
-        self.evidence(None, needed).or_else(alone).or_else(crossing)
+        evidence(None).or_else(alone).or_else(crossing)
     }
 
     /// The average evidence of the units that may fail, when it suffices: the average of e-values, with those left out
     /// that must not count, is an e-value still. Rolling back needs its evidence whatever the sensitivity.
-    fn evidence(&self, of: Option<usize>, needed: f64) -> Option<Failure> {
-        let counted = || self.units(of).filter(|unit| unit.ln_weight > f64::NEG_INFINITY);
+    fn evidence(&self, of: Option<usize>, needed: f64, explained: &BTreeSet<Place>) -> Option<Failure> {
+        let counts = |one: &Unit<'_>| one.ln_weight > f64::NEG_INFINITY && !explained.contains(&one.place());
+        let counted = || self.units(of).filter(counts);
         let all = counted().map(|one| one.detector().ln_evidence(one.unit) + one.pull());
         if all.fold(f64::NEG_INFINITY, ln_add_near) < needed {
             return None;
@@ -204,199 +277,6 @@ impl<'a> Replay<'a> {
         }
         finding
     }
-
-    /// How near a unit is to failing, and whether it is to blame that it failed.
-    fn risk(&self, one: &Unit<'_>, finding: &Finding, failure: Option<&Failure>, is_end: bool) -> f64 {
-        if one.seat.settings.muted {
-            return 0.0;
-        }
-        if let Some(Failure::Evidence { of, total, .. }) = failure {
-            let weights =
-                of.and_then(|of| self.budget.critical.get(of)).map_or(&self.budget.average, |(_, w)| w);
-            if is_blamed(finding, weights.of(one.at, one.unit) - one.seat.extra(), *total) {
-                return 1.0;
-            }
-        }
-        let alone = self.budget.critical.iter().map(|(_, weights)| weights.of(one.at, one.unit));
-        let ln_weight = alone.fold(one.ln_weight, f64::max) - one.seat.extra();
-        unit_risk(finding, self.thresholds.risk(finding.ln_evidence, ln_weight, is_end))
-    }
-
-    fn conclude(&self, steps: usize, end: &End) -> Judgement {
-        let failure = end.failure();
-        let (failed, excluded) = (failure.is_some(), matches!(end, End::Excluded));
-        let is_end = self.is_end(steps);
-        let minute_of = |step: usize| self.case.verification[0] + step as i64 * self.case.interval_min;
-        let usable_minutes = self.coverage.usable_minutes(steps);
-        let mut metrics: Vec<UnitResult> = Vec::new();
-        let mut transient = false;
-        let (mut total, mut unmoved) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
-        for one in self.units(None) {
-            let finding = self.finding(&one);
-            if finding.may_fail && one.ln_weight > f64::NEG_INFINITY {
-                total = ln_add_near(total, finding.ln_evidence + one.pull());
-                unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
-            }
-            let risk = self.risk(&one, &finding, failure, is_end);
-            transient |= finding.transient && !one.seat.settings.muted;
-            for metric in &finding.metrics {
-                let unit = self.case.metrics.get(metric).map_or("", |metric| metric.unit.as_str());
-                let since = finding.since.map(minute_of);
-                let mut result = unit_result((metric, unit), &finding, risk, since);
-                if one.seat.settings.muted {
-                    result.reason = format!("muted: {}", result.reason);
-                }
-                merge(&mut metrics, result);
-            }
-        }
-        add_silent(&mut metrics, self.case);
-        self.blame(&mut metrics, failure);
-        metrics.sort_by(|a, b| {
-            b.risk.total_cmp(&a.risk).then_with(|| a.metric.cmp(&b.metric)).then_with(|| a.host.cmp(&b.host))
-        });
-        let risk = metrics.first().map_or(0.0, |unit| unit.risk);
-        let cause = self.no_pass(steps, usable_minutes);
-        let outcome = match (failed, is_end || excluded, &cause) {
-            (true, _, _) => Some(Outcome::Fail),
-            (false, false, _) => None,
-            (false, true, Some(_)) => Some(Outcome::Inconclusive),
-            (false, true, None) => Some(Outcome::Pass),
-        };
-        let failed_at_minute = failed.then(|| minute_of(steps));
-        let mut judgement = Judgement {
-            outcome,
-            risk,
-            failed_at_minute,
-            passed_at_minute: excluded.then(|| minute_of(steps)),
-            rollback_grade: self.is_rollback_grade(failure),
-            reached: self.reached(failure, (total, unmoved), is_end),
-            transient: transient && outcome == Some(Outcome::Pass),
-            no_data: matches!(failure, Some(Failure::Silence(_)))
-                || (outcome == Some(Outcome::Inconclusive) && cause.as_ref().is_some_and(|why| why.no_data)),
-            reason: match end {
-                End::Excluded => reason::of_early_pass(metrics.first(), usable_minutes),
-                End::Failed(_) | End::Seen => {
-                    reason::of_case(outcome, cause.map(|why| why.text), metrics.first(), usable_minutes)
-                }
-            },
-            usable_minutes,
-            metrics,
-            choice: strategy::choose(self.case),
-            diluted: None,
-        };
-        if let Some(diluted) = self.dilution() {
-            dilution::label(&mut judgement, self.case, diluted);
-        }
-        judgement
-    }
-
-    /// How far a canary is diluted, and what could be found of it.
-    fn dilution(&self) -> Option<Diluted> {
-        let share = strategy::dilution(self.case)?;
-        let counted = self.seats.iter().filter(|seat| !seat.settings.muted);
-        let questions: f64 = counted.map(|seat| seat.detector.questions()).sum();
-        let nats = self.thresholds.fail_at_end + ln(questions.max(1.0));
-        let demand = Demand { nats, share };
-        Some(Diluted { share, smallest: smallest_effects(self.case, &self.frame, &self.template, demand) })
-    }
-
-    fn is_rollback_grade(&self, failure: Option<&Failure>) -> bool {
-        match failure {
-            Some(Failure::Evidence { unmoved, .. }) => *unmoved >= self.thresholds.rollback,
-            Some(Failure::Limit(_) | Failure::Silence(_)) | None => false,
-        }
-    }
-
-    /// How far the evidence went: what failed it, else the average of all.
-    fn reached(&self, failure: Option<&Failure>, average: (f64, f64), is_end: bool) -> Option<Reached> {
-        let (evidence, rollback_evidence) = match failure {
-            Some(Failure::Evidence { total, unmoved, .. }) => (*total, *unmoved),
-            Some(Failure::Limit(_) | Failure::Silence(_)) | None => average,
-        };
-        let needed = self.thresholds.now(is_end);
-        let reached = Reached { evidence, needed, rollback_evidence };
-        (evidence.is_finite() && rollback_evidence.is_finite()).then_some(reached)
-    }
-
-    /// Names what failed other than by the evidence of its units, and says where a metric decided alone.
-    fn blame(&self, metrics: &mut Vec<UnitResult>, failure: Option<&Failure>) {
-        match failure {
-            None | Some(Failure::Evidence { of: None, .. }) => {}
-            Some(Failure::Evidence { of: Some(_), .. }) => {
-                for unit in metrics.iter_mut().filter(|unit| unit.risk >= 1.0) {
-                    unit.reason.push_str("; the metric is critical and decides alone");
-                }
-            }
-            Some(Failure::Limit(crossing)) => {
-                let classification = match crossing.direction {
-                    Direction::Decrease => Classification::Low,
-                    Direction::Increase | Direction::Either | Direction::None => Classification::High,
-                };
-                let unit = row(metrics, &crossing.metric, &crossing.host);
-                unit.reason.clone_from(&crossing.reason);
-                (unit.classification, unit.risk) = (classification, 1.0);
-                (unit.effect, unit.fail_fast) = (crossing.effect, true);
-            }
-            Some(Failure::Silence(metric)) => {
-                let unit = row(metrics, metric, ALL_HOSTS);
-                unit.risk = 1.0;
-                unit.reason =
-                    format!("{metric} has no sample after the deployment, which fails it (on_no_data)");
-            }
-        }
-    }
-
-    /// Why this cannot be a Pass.
-    fn no_pass(&self, steps: usize, usable_minutes: i64) -> Option<NoPass> {
-        let because = |text: String| Some(NoPass { text, no_data: false });
-        if let Some(barred) = &self.case.barred {
-            return because(barred.clone());
-        }
-        let judged = judged_metrics(self.case, &self.template);
-        if judged.is_empty() {
-            return because("no metric is judged: all are context or muted".to_owned());
-        }
-        if self.seats.iter().all(|seat| seat.settings.muted) {
-            return because(
-                "no judged metric has any sample before the deployment to compare with".to_owned(),
-            );
-        }
-        if usable_minutes < MIN_USABLE_MINUTES {
-            return because(format!(
-                "only {usable_minutes} usable minutes were measured, at least {MIN_USABLE_MINUTES} are needed"
-            ));
-        }
-        if self.coverage.ends_without_traffic(steps) {
-            return because("the window ends without traffic".to_owned());
-        }
-        if self.coverage.ends_in_silence(steps) {
-            return because("nothing usable was measured in the last minutes of the window".to_owned());
-        }
-        if let Some(metric) = no_data::inconclusive(self.case, &self.frame, &self.template) {
-            let text = format!("{metric} has no sample after the deployment");
-            return Some(NoPass { text, no_data: true });
-        }
-        let unreferenced = judged.into_iter().find(|metric| self.is_unreferenced(metric))?;
-        because(format!("{unreferenced} has samples after the deployment and none to compare them with"))
-    }
-
-    /// Whether a metric was measured on the new version and there is nothing to say what it should have been.
-    fn is_unreferenced(&self, metric: &str) -> bool {
-        let is_live = |track: &Track| track.live.iter().any(|v| v.is_finite());
-        let tracks = |hosts: &[FrameHost]| -> Vec<&Track> {
-            hosts.iter().filter_map(|host| self.frame.track(metric, &host.name)).collect()
-        };
-        let (new, controls) = (tracks(&self.frame.new_hosts), tracks(&self.frame.controls));
-        let measured = new.iter().any(|track| is_live(track));
-        measured && !new.iter().any(|t| t.has_past()) && !controls.iter().any(|t| is_live(t) || t.has_past())
-    }
-}
-
-/// Why it cannot be a Pass.
-struct NoPass {
-    text: String,
-    /// Because a metric was not measured.
-    no_data: bool,
 }
 
 /// A unit with the weight that is being looked at.
@@ -410,6 +290,10 @@ struct Unit<'a> {
 impl Unit<'_> {
     fn detector(&self) -> &dyn Detector {
         self.seat.detector.as_ref()
+    }
+
+    const fn place(&self) -> Place {
+        (self.at, self.unit)
     }
 
     /// ln of its weight, less what its sensitivity asks for beyond the threshold.

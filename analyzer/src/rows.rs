@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use vouch_proto::{Classification, Direction};
 
 /// Highest risk of what did not fail.
-const ALMOST: f64 = 0.99;
+pub(crate) const ALMOST: f64 = 0.99;
 /// Risk of strong evidence whose effect is too small to matter, at most.
 const TOO_SMALL: f64 = 0.95;
 /// An effect that is worth full attention: ln ratio, or share of the trials.

@@ -1,7 +1,10 @@
 //! Puts collected batches together into the case that the judge sees. Batches may come twice, in any order, in parts
 //! and in revisions; the case depends on the facts alone. Pure.
 
-use crate::case::{Case, CaseMetric, CaseTemplate, HostGroup as CaseGroup, MetricRole as CaseRole};
+mod surroundings;
+
+use self::surroundings::{Grid, Surroundings};
+use crate::case::{Case, CaseMetric, CaseTemplate, HostGroup as CaseGroup, LeftOut, MetricRole as CaseRole};
 use crate::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
 use vouch_proto::series::TOO_COARSE;
@@ -50,6 +53,7 @@ pub struct Assembly {
     errors: BTreeMap<(String, i64, i64), (Timestamp, SourceError)>,
     overflowing: bool,
     last_heard: Option<Timestamp>,
+    around: Surroundings,
 }
 
 impl Assembly {
@@ -65,6 +69,7 @@ impl Assembly {
             return;
         }
         let step = i64::try_from(batch.resolution.as_millis()).unwrap_or(MINUTE_MS).max(1000);
+        self.around.absorb(batch, step);
         let known = self.steps.entry(batch.window.end().as_millis()).or_insert(step);
         *known = step.max(*known);
         for series in &batch.series {
@@ -82,7 +87,7 @@ impl Assembly {
                     self.overflowing = true;
                     continue;
                 }
-                if before.is_none_or(|b| (b.revision, b.is_final) < (cell.revision, cell.is_final)) {
+                if replaces(before, &cell) {
                     self.samples += usize::from(cells.insert(start, cell).is_none());
                 }
             }
@@ -254,18 +259,16 @@ impl Assembly {
                 continue;
             }
             for (start, end) in &spans {
-                let count = usize::try_from((end - start) / step).unwrap_or(0);
-                let values: Vec<Option<f64>> = (0..)
-                    .take(count)
-                    .map(|i: i64| {
-                        cells.get(&(start + i * step)).filter(|c| c.step == step).and_then(|c| c.value)
-                    })
-                    .collect();
+                let values = samples(cells, (*start, *end), step);
                 if *end > origin || values.iter().any(Option::is_some) {
                     case = case.with_series(metric, host, minute(*start), values);
                 }
             }
         }
+        let grid = Grid { step, minute: &minute, spans: &spans };
+        case.neighbours = self.around.neighbours(&case, &grid);
+        case.problems = self.around.problems(&grid);
+        case.left_out = left_out(record, &minute);
         Some(case)
     }
 
@@ -333,6 +336,27 @@ impl Assembly {
     }
 }
 
+/// Whether a sample takes the place of the one before.
+fn replaces(before: Option<&Cell>, cell: &Cell) -> bool {
+    before.is_none_or(|before| (before.revision, before.is_final) < (cell.revision, cell.is_final))
+}
+
+/// The samples of a span, one a step.
+fn samples(cells: &BTreeMap<i64, Cell>, (start, end): (i64, i64), step: i64) -> Vec<Option<f64>> {
+    let count = usize::try_from((end - start) / step).unwrap_or(0);
+    let at = |i: i64| cells.get(&(start + i * step)).filter(|cell| cell.step == step);
+    (0..).take(count).map(|i| at(i).and_then(|cell| cell.value)).collect()
+}
+
+/// What the references leave out, as far as it lies before the verification.
+fn left_out(record: &Record, minute: &dyn Fn(i64) -> i64) -> Vec<LeftOut> {
+    let of = |one: &vouch_proto::LeftOut| {
+        let window = [minute(one.window.start().as_millis()), minute(one.window.end().as_millis()).min(0)];
+        (window[0] < window[1]).then(|| LeftOut { window, why: one.why.clone() })
+    };
+    record.left_out.iter().filter_map(of).collect()
+}
+
 const fn floor(ms: i64, step: i64) -> i64 {
     ms.div_euclid(step) * step
 }
@@ -375,6 +399,8 @@ pub(crate) mod tests {
             errors: vec![],
             collected_at: at(to + 2),
             verification_id: None,
+            neighbours: vec![],
+            problems: vec![],
         }
     }
 

@@ -86,6 +86,8 @@ fn verdict() -> Verdict {
         smallest_effects: Vec::new(),
         levels: None,
         reached: None,
+        common_cause: None,
+        left_out: Vec::new(),
     }
 }
 

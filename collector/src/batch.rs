@@ -50,6 +50,8 @@ impl Stamp<'_> {
             errors: Vec::new(),
             collected_at: self.collected_at,
             verification_id: Some(self.record.verification_id.clone()),
+            neighbours: Vec::new(),
+            problems: Vec::new(),
         }
     }
 

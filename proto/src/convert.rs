@@ -1,6 +1,6 @@
 //! The closed word lists as protobuf enums, both ways. UNSPECIFIED and unknown numbers are refused, never guessed.
 
-use crate::{Classification, Direction, Invalid, OnNoData, Outcome, Sensitivity, Strategy, v1};
+use crate::{Classification, Direction, Invalid, OnNoData, Outcome, Relation, Sensitivity, Strategy, v1};
 
 /// Both directions of one enum, from one list.
 macro_rules! enum_words {
@@ -39,6 +39,7 @@ enum_words!(Classification, v1::Classification, Pass, High, Low, NoData, Error);
 enum_words!(Strategy, v1::Strategy, Previous, Canary, Rolling, BlueGreen, LoadTest, Auto);
 enum_words!(Direction, v1::Direction, Increase, Decrease, Either, None);
 enum_words!(Sensitivity, v1::Sensitivity, Low, Medium, High);
+enum_words!(Relation, v1::Relation, Unrelated, Caller, Callee);
 enum_words!(OnNoData, v1::OnNoData, Inconclusive, Fail, Ignore);
 
 /// `None` for an empty text: protobuf has no absent string.

@@ -3,8 +3,8 @@
 use crate::spending::Expense;
 use crate::verdict::{Cause, MetricResult, Verdict};
 use crate::{
-    Action, ActionOutcome, Classification, Counted, Levels, Limit, MetricSettings, MinimumEffect, Name,
-    OnNoData, Outcome, Purpose, Sensitivity, Strategy, Timestamp, When, Window,
+    Action, ActionOutcome, Classification, CommonCause, Counted, LeftOut, Levels, Limit, MetricSettings,
+    MinimumEffect, Name, OnNoData, Outcome, Purpose, Sensitivity, Strategy, Timestamp, When, Window, Witness,
 };
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(crate) fn verdict() -> Verdict {
         smallest_effects: Vec::new(),
         levels: None,
         reached: None,
+        common_cause: None,
+        left_out: Vec::new(),
     }
 }
 
@@ -86,6 +88,35 @@ pub(crate) fn verdict_with_settings() -> Verdict {
         on_no_data: Some(OnNoData::Fail),
     });
     verdict
+}
+
+/// A verdict that a shared database bars from being a Fail.
+pub(crate) fn verdict_with_common_cause() -> Verdict {
+    let witness = |service: &str| Witness {
+        service: service.into(),
+        metric: "response_time".into(),
+        effect: 0.5,
+        since_minute: 3,
+    };
+    Verdict {
+        outcome: Outcome::Inconclusive,
+        rollback_grade: false,
+        cause: Cause::CommonCause,
+        risk: 0.75,
+        failed_at_minute: None,
+        common_cause: Some(CommonCause {
+            text: "2 of 2 other services that call orders-db degrade alike".into(),
+            witnesses: vec![witness("cart"), witness("stock")],
+            asked: 2,
+            shares: Some("orders-db".into()),
+            problems: vec!["P-2608338".into()],
+        }),
+        left_out: vec![LeftOut {
+            window: Window::around(start(), -60, -45).expect("a window"),
+            why: "2.0 failed and was rolled back".into(),
+        }],
+        ..verdict()
+    }
 }
 
 pub(crate) fn action() -> Action {

@@ -68,7 +68,30 @@ fn batch() -> SeriesBatch {
         }],
         collected_at: start.plus_minutes(5),
         verification_id: Some("01KBHV0000ABCDEFGHJKMNPQRS.1".into()),
+        neighbours: vec![],
+        problems: vec![],
     }
+}
+
+fn batch_with_neighbours() -> SeriesBatch {
+    let mut batch = batch();
+    batch.neighbours = vec![crate::Neighbour {
+        service: name("cart"),
+        relation: crate::Relation::Unrelated,
+        shares: vec!["orders-db".into()],
+        deployed_at: Some(batch.window.start().plus_minutes(-600)),
+        series: vec![Series { host: None, ..batch.series[0].clone() }],
+    }];
+    batch.problems = vec![crate::Problem {
+        id: "P-2608338".into(),
+        title: "Response time degradation".into(),
+        root_cause: Some("orders-db".into()),
+        elsewhere: true,
+        started_at: batch.window.start(),
+        ended_at: None,
+        known_at: batch.window.start().plus_minutes(3),
+    }];
+    batch
 }
 
 /// Reads both files and writes them again; a missing file is written, and the test fails so that it is committed.
@@ -126,6 +149,16 @@ fn deployment_message() {
 #[test]
 fn series_batch_message() {
     check("series_batch", &v1::SeriesBatch::from(batch()));
+}
+
+#[test]
+fn series_batch_with_neighbours_message() {
+    check("series_batch_with_neighbours", &v1::SeriesBatch::from(batch_with_neighbours()));
+}
+
+#[test]
+fn verdict_with_common_cause_message() {
+    check("verdict_with_common_cause", &v1::Verdict::from(fixtures::verdict_with_common_cause()));
 }
 
 #[test]

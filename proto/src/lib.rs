@@ -20,6 +20,7 @@ mod name;
 pub mod series;
 pub mod spending;
 pub mod subject;
+pub mod surroundings;
 pub mod template;
 pub mod time;
 mod verdict;
@@ -53,8 +54,11 @@ pub use levels::{Counted, Levels, Reached};
 pub use metric_settings::{Limit, MetricSettings, MinimumEffect, When};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use series::{Series, SeriesBatch, SourceError};
+pub use surroundings::{CommonCause, LeftOut, Neighbour, Problem, Witness};
 pub use template::{MetricRole, MetricSpec, Templates, VerificationTemplate};
 pub use time::{Timestamp, Window};
 pub use verdict::{Cause, MetricResult, Verdict};
-pub use vocabulary::{Classification, Direction, OnNoData, Outcome, Sensitivity, Strategy, UnknownWord};
+pub use vocabulary::{
+    Classification, Direction, OnNoData, Outcome, Relation, Sensitivity, Strategy, UnknownWord,
+};
 pub use wire_timestamp::WireTimestamp;

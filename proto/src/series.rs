@@ -1,7 +1,7 @@
 //! Collected series: facts about a service in a window, with explicit gaps.
 
 use crate::convert::text;
-use crate::{Invalid, Name, Timestamp, Window, time, v1};
+use crate::{Invalid, Name, Neighbour, Problem, Relation, Timestamp, Window, time, v1};
 use std::time::Duration;
 
 /// Name of the error that says: the source keeps this window too coarsely, now and for ever.
@@ -68,6 +68,10 @@ pub struct SeriesBatch {
     pub collected_at: Timestamp,
     /// The verification that it was collected for.
     pub verification_id: Option<String>,
+    /// Other services over the same window.
+    pub neighbours: Vec<Neighbour>,
+    /// Problems of the service that the source knew of.
+    pub problems: Vec<Problem>,
 }
 
 impl TryFrom<v1::SeriesBatch> for SeriesBatch {
@@ -99,6 +103,14 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
         for (i, s) in b.series.into_iter().enumerate() {
             series.extend(invalid.check(&format!("series[{i}]"), read_series(s, steps)));
         }
+        let mut neighbours = Vec::with_capacity(b.neighbours.len());
+        for (i, one) in b.neighbours.into_iter().enumerate() {
+            neighbours.extend(invalid.check(&format!("neighbours[{i}]"), read_neighbour(one, steps)));
+        }
+        let mut problems = Vec::with_capacity(b.problems.len());
+        for (i, one) in b.problems.into_iter().enumerate() {
+            problems.extend(invalid.check(&format!("problems[{i}]"), Problem::try_from(one)));
+        }
         invalid.into_result().map(|()| Self {
             environment,
             service,
@@ -114,6 +126,8 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
             errors: b.errors.into_iter().map(SourceError::from).collect(),
             collected_at,
             verification_id: text(b.verification_id),
+            neighbours,
+            problems,
         })
     }
 }
@@ -161,6 +175,35 @@ pub fn read_series(s: v1::Series, steps: Option<usize>) -> Result<Series, Invali
         return Err(Invalid::field(format!("values[{i}]"), "is not finite; a missing sample is a gap"));
     }
     Ok(Series { metric: s.metric, host: text(s.host), unit: s.unit, samples, query: s.query })
+}
+
+fn read_neighbour(n: v1::Neighbour, steps: Option<usize>) -> Result<Neighbour, Invalid> {
+    let mut invalid = Invalid::default();
+    let service = invalid.check("service", Name::new(n.service));
+    let relation = invalid.check("relation", Relation::from_wire(n.relation));
+    let deployed_at = invalid.check("deployed_at", n.deployed_at.map(Timestamp::try_from).transpose());
+    let mut series = Vec::with_capacity(n.series.len());
+    for (i, s) in n.series.into_iter().enumerate() {
+        series.extend(invalid.check(&format!("series[{i}]"), read_series(s, steps)));
+    }
+    match (service, relation, deployed_at) {
+        (Some(service), Some(relation), Some(deployed_at)) if invalid.violations.is_empty() => {
+            Ok(Neighbour { service, relation, shares: n.shares, deployed_at, series })
+        }
+        _ => Err(invalid),
+    }
+}
+
+impl From<Neighbour> for v1::Neighbour {
+    fn from(n: Neighbour) -> Self {
+        Self {
+            service: n.service.into(),
+            relation: n.relation.to_wire(),
+            shares: n.shares,
+            deployed_at: n.deployed_at.map(Into::into),
+            series: n.series.into_iter().map(Into::into).collect(),
+        }
+    }
 }
 
 impl From<v1::SourceError> for SourceError {
@@ -211,35 +254,46 @@ impl From<SeriesBatch> for v1::SeriesBatch {
             errors: b.errors.into_iter().map(Into::into).collect(),
             collected_at: Some(b.collected_at.into()),
             verification_id: b.verification_id.unwrap_or_default(),
+            neighbours: b.neighbours.into_iter().map(Into::into).collect(),
+            problems: b.problems.into_iter().map(Into::into).collect(),
         }
     }
 }
 
 impl SeriesBatch {
-    /// Cuts the batch into parts of at most `MAX_BATCH_BYTES` encoded, whole series each.
+    /// Cuts the batch into parts of at most `MAX_BATCH_BYTES` encoded, whole series and neighbours each.
     #[must_use]
     pub fn into_parts(mut self) -> Vec<Self> {
-        let size = |s: &Series| {
-            64 + s.metric.len()
-                + s.query.len()
-                + s.host.as_ref().map_or(0, String::len)
-                + 12 * s.samples.len()
-        };
-        let mut parts: Vec<Vec<Series>> = vec![Vec::new()];
+        let (series, neighbours) = (std::mem::take(&mut self.series), std::mem::take(&mut self.neighbours));
+        let problems = std::mem::take(&mut self.problems);
+        let mut parts = vec![Self { problems, ..self.clone() }];
         let mut bytes = 0;
-        for series in std::mem::take(&mut self.series) {
-            let more = size(&series);
+        let mut room_for = |parts: &mut Vec<Self>, more: usize| {
             if bytes > 0 && bytes + more > MAX_BATCH_BYTES - 4096 {
-                parts.push(Vec::new());
+                parts.push(self.clone());
                 bytes = 0;
             }
             bytes += more;
-            parts.last_mut().into_iter().for_each(|part| part.push(series.clone()));
+        };
+        for one in series {
+            room_for(&mut parts, size(&one));
+            parts.last_mut().into_iter().for_each(|part| part.series.push(one.clone()));
+        }
+        for one in neighbours {
+            room_for(&mut parts, 256 + one.series.iter().map(size).sum::<usize>());
+            parts.last_mut().into_iter().for_each(|part| part.neighbours.push(one.clone()));
         }
         let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-        let numbered = (1..=count).zip(parts);
-        numbered.map(|(part, series)| Self { part, parts: count, series, ..self.clone() }).collect()
+        for (part, number) in parts.iter_mut().zip(1..) {
+            (part.part, part.parts) = (number, count);
+        }
+        parts
     }
+}
+
+/// Bytes of a series in a message, at most.
+fn size(s: &Series) -> usize {
+    64 + s.metric.len() + s.query.len() + s.host.as_ref().map_or(0, String::len) + 12 * s.samples.len()
 }
 
 #[cfg(test)]
@@ -271,6 +325,8 @@ mod tests {
             errors: vec![],
             collected_at: start.plus_minutes(minutes + 2),
             verification_id: None,
+            neighbours: vec![],
+            problems: vec![],
         }
     }
 
@@ -300,6 +356,36 @@ mod tests {
             wrong(|b| b.watermark = Some(crate::WireTimestamp { seconds: 9_000_000_000, nanos: 0 }))
                 .contains("watermark: ")
         );
+    }
+
+    #[test]
+    fn neighbours_and_problems_are_read_back_and_wrong_ones_named() {
+        let mut before = batch(vec![Some(1.0), None]);
+        before.neighbours = vec![Neighbour {
+            service: Name::new("cart").unwrap(),
+            relation: Relation::Unrelated,
+            shares: vec!["orders-db".into()],
+            deployed_at: Some(before.watermark),
+            series: before.series.clone(),
+        }];
+        before.problems = vec![Problem {
+            id: "P-1".into(),
+            title: String::new(),
+            root_cause: Some("orders-db".into()),
+            elsewhere: true,
+            started_at: before.watermark,
+            ended_at: None,
+            known_at: before.watermark,
+        }];
+        let wire = v1::SeriesBatch::from(before.clone());
+        assert_eq!(SeriesBatch::try_from(wire.clone()), Ok(before.clone()));
+        assert_eq!(before.clone().into_parts(), [before]);
+        let mut wrong = wire;
+        wrong.neighbours[0].series[0].values.push(1.0);
+        wrong.problems[0].known_at = None;
+        let said = SeriesBatch::try_from(wrong).unwrap_err().to_string();
+        assert!(said.contains("neighbours[0].series[0].values: 3 values for 2"), "{said}");
+        assert!(said.contains("problems[0].known_at"), "{said}");
     }
 
     #[test]

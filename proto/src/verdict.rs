@@ -3,8 +3,8 @@
 use crate::convert::{enum_words, text};
 use crate::levels::{Levels, Reached};
 use crate::{
-    Classification, Invalid, MetricSettings, Name, Outcome, Sensitivity, Strategy, Timestamp, Window, time,
-    v1,
+    Classification, CommonCause, Invalid, LeftOut, MetricSettings, Name, Outcome, Sensitivity, Strategy,
+    Timestamp, Window, time, v1,
 };
 
 /// Why a verification ended as it did.
@@ -34,6 +34,8 @@ pub enum Cause {
     Aborted,
     /// It cannot be judged as asked.
     NotJudgeable,
+    /// It degraded together with services that were not deployed, or with a problem whose root lies elsewhere.
+    CommonCause,
 }
 
 enum_words!(
@@ -51,6 +53,7 @@ enum_words!(
     Superseded,
     Aborted,
     NotJudgeable,
+    CommonCause,
 );
 
 /// What one metric showed on one host, or on all new hosts together (`*`).
@@ -155,6 +158,10 @@ pub struct Verdict {
     pub levels: Option<Levels>,
     /// How far the evidence went; `None` where nothing that may fail was measured.
     pub reached: Option<Reached>,
+    /// Why a degradation is no evidence against the deployment, where that is so.
+    pub common_cause: Option<CommonCause>,
+    /// Times that the reference windows left out.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -162,6 +169,7 @@ impl TryFrom<v1::Verdict> for Verdict {
 
     fn try_from(v: v1::Verdict) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
+        check_ids(&mut invalid, &v);
         let outcome = invalid.check("outcome", Outcome::from_wire(v.outcome));
         let cause = invalid.check("cause", Cause::from_wire(v.cause));
         let strategy = invalid.check("strategy", Strategy::from_wire(v.strategy));
@@ -170,11 +178,6 @@ impl TryFrom<v1::Verdict> for Verdict {
         let version = invalid.check("version", Name::new(v.version));
         let decided_at = invalid.check("decided_at", time::required(v.decided_at));
         let verification = invalid.check("verification", v.verification.map(Window::try_from).transpose());
-        for (field, id) in [("verification_id", &v.verification_id), ("deployment_id", &v.deployment_id)] {
-            if id.is_empty() {
-                invalid.push(field, "is empty");
-            }
-        }
         check_risk(&mut invalid, v.risk, outcome);
         let sensitivity = (v.sensitivity != 0)
             .then(|| invalid.check("sensitivity", Sensitivity::from_wire(v.sensitivity)))
@@ -182,6 +185,7 @@ impl TryFrom<v1::Verdict> for Verdict {
         check_share(&mut invalid, v.diluted_share);
         let levels = v.levels.and_then(|levels| invalid.check("levels", Levels::try_from(levels)));
         let reached = v.reached.and_then(|reached| invalid.check("reached", Reached::try_from(reached)));
+        let left_out: Vec<LeftOut> = each(&mut invalid, "left_out", v.left_out);
         let baseline: Vec<Window> = each(&mut invalid, "baseline", v.baseline);
         let metrics: Vec<MetricResult> = each(&mut invalid, "metrics", v.metrics);
         match (outcome, cause, strategy, service, environment, version, (decided_at, verification)) {
@@ -227,8 +231,18 @@ impl TryFrom<v1::Verdict> for Verdict {
                 smallest_effects: v.smallest_effects.into_iter().map(|s| (s.metric, s.effect)).collect(),
                 levels,
                 reached,
+                common_cause: v.common_cause.map(Into::into),
+                left_out,
             }),
             _ => Err(invalid),
+        }
+    }
+}
+
+fn check_ids(invalid: &mut Invalid, v: &v1::Verdict) {
+    for (field, id) in [("verification_id", &v.verification_id), ("deployment_id", &v.deployment_id)] {
+        if id.is_empty() {
+            invalid.push(field, "is empty");
         }
     }
 }
@@ -352,6 +366,8 @@ impl From<Verdict> for v1::Verdict {
                 .collect(),
             levels: v.levels.map(Into::into),
             reached: v.reached.map(Into::into),
+            common_cause: v.common_cause.map(Into::into),
+            left_out: v.left_out.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -118,6 +118,7 @@ macro_rules! words {
 }
 
 words!(Outcome { Pass = "pass", Fail = "fail", Inconclusive = "inconclusive", Error = "error" });
+words!(Relation { Unrelated = "unrelated", Caller = "caller", Callee = "callee" });
 words!(Classification { Pass = "pass", High = "high", Low = "low", NoData = "no_data", Error = "error" });
 words!(Strategy {
     Previous = "previous",
@@ -130,6 +131,18 @@ words!(Strategy {
 words!(Direction { Increase = "increase", Decrease = "decrease", Either = "either", None = "none" });
 words!(Sensitivity { Low = "low", Medium = "medium", High = "high" });
 words!(OnNoData { Inconclusive = "inconclusive", Fail = "fail", Ignore = "ignore" });
+
+/// How a service is related to the deployed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// Neither calls the other, not even through others: what it shows is not the deployment's doing.
+    Unrelated,
+    /// It calls the deployed service, maybe through others: it suffers from what the deployment does.
+    Caller,
+    /// The deployed service calls it, maybe through others: the deployment may have overloaded it.
+    Callee,
+}
 
 /// A word that is not in the list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

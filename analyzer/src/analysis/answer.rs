@@ -32,13 +32,7 @@ impl Subject {
                 .find(|(name, _)| name == metric)
                 .map_or_else(String::new, |(_, unit)| unit.clone())
         };
-        let cause = match outcome {
-            Outcome::Pass => Cause::Healthy,
-            Outcome::Fail if judgement.no_data => Cause::NoData,
-            Outcome::Fail => Cause::Regression,
-            Outcome::Inconclusive => inconclusive_cause(&judgement),
-            Outcome::Error => Cause::NotJudgeable,
-        };
+        let cause = cause(&judgement, outcome);
         let minute = |m: Option<i64>| m.and_then(|m| u32::try_from(m).ok());
         let metrics = judgement.metrics.into_iter().map(|m| MetricResult {
             unit: unit(&m.metric),
@@ -90,6 +84,18 @@ impl Subject {
             smallest_effects: judgement.diluted.map_or_else(Vec::new, |diluted| diluted.smallest),
             levels: Some(levels::of_thresholds(&Thresholds::default())),
             reached: judgement.reached,
+            common_cause: judgement.common_cause,
+            left_out: Vec::new(),
         }
+    }
+}
+
+fn cause(judgement: &Judgement, outcome: Outcome) -> Cause {
+    match outcome {
+        Outcome::Pass => Cause::Healthy,
+        Outcome::Fail if judgement.no_data => Cause::NoData,
+        Outcome::Fail => Cause::Regression,
+        Outcome::Inconclusive => inconclusive_cause(judgement),
+        Outcome::Error => Cause::NotJudgeable,
     }
 }

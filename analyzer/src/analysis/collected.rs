@@ -78,6 +78,7 @@ impl Collected {
             series_from: now,
             traceparent: None,
             levels: None,
+            left_out: Vec::new(),
         };
         let patience = Patience { deadline_grace: Duration::ZERO, wait_for_traffic: Duration::ZERO };
         let minutes = u64::try_from(window.minutes()).unwrap_or(0);

@@ -27,7 +27,8 @@ pub(super) fn check(case: &Case) -> Result<(), CaseError> {
     }
     check_hosts(case)?;
     check_strategy(case)?;
-    check_series(case)
+    check_series(case)?;
+    super::surroundings::check(case)
 }
 
 fn refuse(field: impl Into<String>, value: &str, expected: &str) -> CaseError {

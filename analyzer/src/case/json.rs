@@ -1,5 +1,6 @@
 //! Reads a case from JSON: what the words mean, and what to say when one is wrong.
 
+use super::surroundings::{self, RawLeftOut, RawNeighbour, RawProblem};
 use super::{Case, CaseError, CaseHost, CaseMetric, CaseSeries, CaseTemplate, HostGroup, MetricRole};
 use crate::judge::{Ending, JudgeSettings};
 use crate::sequential::Thresholds;
@@ -20,6 +21,12 @@ struct RawCase {
     series: Option<Vec<RawSeries>>,
     template: Option<serde_json::Value>,
     diluted: Option<f64>,
+    #[serde(default)]
+    neighbours: Vec<RawNeighbour>,
+    #[serde(default)]
+    problems: Vec<RawProblem>,
+    #[serde(default)]
+    left_out: Vec<RawLeftOut>,
     minutes_seen: Option<i64>,
     barred: Option<String>,
     judged_with: Option<RawSettings>,
@@ -47,7 +54,7 @@ impl From<RawSettings> for JudgeSettings {
 }
 
 #[derive(Deserialize)]
-struct RawMetric {
+pub(super) struct RawMetric {
     #[serde(default)]
     unit: String,
     bad: Option<String>,
@@ -63,9 +70,9 @@ struct RawHost {
 }
 
 #[derive(Deserialize)]
-struct RawSeries {
+pub(super) struct RawSeries {
     metric: Option<String>,
-    host: Option<String>,
+    pub(super) host: Option<String>,
     start: Option<i64>,
     values: Option<Vec<Option<f64>>>,
 }
@@ -80,7 +87,7 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
     let raw: RawCase = serde_json::from_str(text).map_err(|error| {
         CaseError::new("case", format!("is not a verification case in JSON: {error}; see docs/analysis.md"))
     })?;
-    let case = Case {
+    let mut case = Case {
         id: required(raw.id, "id", "a text")?,
         strategy: strategy(&required(
             raw.kind,
@@ -95,10 +102,14 @@ pub(super) fn read(text: &str) -> Result<Case, CaseError> {
         series: series(required(raw.series, "series", "a list of series")?)?,
         template: raw.template.as_ref().map(CaseTemplate::read).transpose()?.unwrap_or_default(),
         diluted: raw.diluted,
+        neighbours: Vec::new(),
+        problems: surroundings::problems(raw.problems)?,
+        left_out: surroundings::left_out(raw.left_out)?,
         minutes_seen: raw.minutes_seen,
         barred: raw.barred,
         judged_with: raw.judged_with.map(Into::into),
     };
+    case.neighbours = surroundings::neighbours(raw.neighbours, &case)?;
     case.validate()?;
     Ok(case)
 }
@@ -108,7 +119,7 @@ pub(super) fn read_id(text: &str) -> Option<String> {
     serde_json::from_str::<OnlyId>(text).ok()?.id
 }
 
-fn required<T>(value: Option<T>, field: &str, expected: &str) -> Result<T, CaseError> {
+pub(super) fn required<T>(value: Option<T>, field: &str, expected: &str) -> Result<T, CaseError> {
     value.ok_or_else(|| CaseError::new(field, format!("is missing; give {expected}")))
 }
 
@@ -120,7 +131,7 @@ fn unknown(field: String, word: &str, expected: &str) -> CaseError {
     CaseError::new(field, format!("unknown value `{word}`, expected {expected}"))
 }
 
-fn metrics(raw: BTreeMap<String, RawMetric>) -> Result<BTreeMap<String, CaseMetric>, CaseError> {
+pub(super) fn metrics(raw: BTreeMap<String, RawMetric>) -> Result<BTreeMap<String, CaseMetric>, CaseError> {
     let read = |(name, metric): (String, RawMetric)| {
         let path = |field: &str| format!("metrics.{name}.{field}");
         let bad = match metric.bad.as_deref() {
@@ -158,7 +169,7 @@ fn hosts(raw: BTreeMap<String, RawHost>) -> Result<BTreeMap<String, CaseHost>, C
     raw.into_iter().map(read).collect()
 }
 
-fn series(raw: Vec<RawSeries>) -> Result<Vec<CaseSeries>, CaseError> {
+pub(super) fn series(raw: Vec<RawSeries>) -> Result<Vec<CaseSeries>, CaseError> {
     let read = |(i, series): (usize, RawSeries)| {
         let missing = |field: &str, expected: &str| {
             CaseError::new(format!("series[{i}].{field}"), format!("is missing; give {expected}"))

@@ -2,11 +2,13 @@
 
 mod check;
 mod json;
+mod surroundings;
 mod template;
 mod write;
 
 use crate::judge::JudgeSettings;
 use std::collections::BTreeMap;
+pub use surroundings::{LeftOut, MAX_NEIGHBOURS, Neighbour, Problem};
 pub use template::CaseTemplate;
 use vouch_proto::{Direction, Strategy};
 
@@ -43,6 +45,12 @@ pub struct Case {
     pub template: CaseTemplate,
     /// For a canary that is judged on the service as a whole: its share of the traffic, above 0 to 1.
     pub diluted: Option<f64>,
+    /// Other services over the same windows; see [`crate::common_cause`].
+    pub neighbours: Vec<Neighbour>,
+    /// Problems of the service that the source has found by itself.
+    pub problems: Vec<Problem>,
+    /// Times before the verification that the references leave out.
+    pub left_out: Vec<LeftOut>,
     /// Of evidence that was recorded: the minutes of the window that had been seen; `None`: all.
     pub minutes_seen: Option<i64>,
     /// Of evidence that was recorded: why it could not be a Pass, where that does not show in the samples.
@@ -141,6 +149,9 @@ impl Case {
             series: Vec::new(),
             template: CaseTemplate::default(),
             diluted: None,
+            neighbours: Vec::new(),
+            problems: Vec::new(),
+            left_out: Vec::new(),
             minutes_seen: None,
             barred: None,
             judged_with: None,

@@ -29,7 +29,8 @@ pub(super) fn write(case: &Case) -> Map<String, Value> {
         given("barred", case.barred.as_ref().map(|why| json!(why))),
         given("judged_with", case.judged_with.as_ref().map(of_settings)),
     ];
-    fields.into_iter().flatten().collect()
+    let around = super::surroundings::write(case).map(|(name, value)| given(name, value));
+    fields.into_iter().chain(around).flatten().collect()
 }
 
 fn of_metric(metric: &CaseMetric) -> Value {

@@ -173,6 +173,7 @@ impl Store {
                         series_from: news.published.minus(SERVER_SKEW),
                         traceparent: news.traceparent.clone(),
                         levels: levels.clone(),
+                        left_out: Vec::new(),
                     };
                     // A later verification of the deployment judges from its own start on.
                     let traffic_at = if is_first { known.traffic_at } else { Some(news.at) };
