@@ -130,7 +130,7 @@ fn scales(seats: &[Seat]) -> (Vec<f64>, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detector::{Change, Finding, Sample};
+    use crate::detector::{Change, Finding, Rise, Sample};
     use proptest::prelude::*;
     use vouch_proto::Direction;
 
@@ -156,6 +156,10 @@ mod tests {
         fn exclusion(&self, _: usize) -> f64 {
             0.0
         }
+        fn rise(&self, _: usize, _: usize) -> Option<Rise> {
+            None
+        }
+
         fn sample(&self, _: usize) -> Sample {
             Sample::NONE
         }

@@ -1,24 +1,27 @@
 //! What the deployment did not cause. Where services that were not deployed degrade alike and at the same time, or the
 //! source holds that the root of an open problem lies elsewhere, a degradation is no evidence against the deployment.
 //!
-//! Each other service is judged by the same detectors as if it had been deployed at the same moment. Of a healthy one an
-//! e-value of at least `units / 0.05` is seen with a chance of at most 0.05 (Ville's inequality, over all minutes), so
-//! that k of n healthy ones show it with a chance of at most P(Binomial(n, 0.05) >= k). Where that is too little to be
-//! chance, they have a cause in common, and the deployed service is taken to share it unless it is hit much harder.
+//! A unit that would fail the deployment names a kind and a moment. Each other service is asked the same: how much it
+//! degraded in that way since that moment, and how likely so much is where nothing changed. That k of n healthy ones all
+//! show a chance of at most p is at most P(Binomial(n, p) >= k), the partial conjunction of Benjamini & Heller (2008).
+//! Where that is too little to be chance, they have a cause in common, and the deployed service is taken to share it
+//! unless it is hit much harder.
 //! What calls the deployed service, or is called by it, is no witness: the deployment may be why it degrades.
 
 use crate::case::{Case, Neighbour, Problem};
-use crate::detector::{Change, Detector, Finding};
+use crate::detector::{Change, Finding, Rise};
 use crate::judge::JudgeSettings;
-use crate::maths::ln;
 use crate::profile::{Family, Profile};
 use crate::replay::Replay;
 use crate::robust;
 use std::collections::{BTreeMap, BTreeSet};
 use vouch_proto::{CommonCause, Direction, Relation, Witness};
 
-/// Chance at which a healthy witness seems to degrade.
+/// A witness has to be at least this clear.
 const CHANCE: f64 = 0.05;
+/// Fewest witnesses: one alone may have trouble of its own, unless both call the same thing.
+const LEAST_WITNESSES: usize = 2;
+const LEAST_SHARING: usize = 1;
 /// Chance that is too small to be one, over all ways in which witnesses are taken together.
 const TOO_SMALL: f64 = 0.01;
 /// What begins within so many minutes begins at the same time.
@@ -53,23 +56,25 @@ impl Kind {
 }
 
 /// A unit of the deployed service that would fail it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Suspect {
     kind: Kind,
     effect: f64,
-    /// First minute of its degradation.
+    /// First step and minute of its degradation.
+    step: usize,
     since: i64,
 }
 
-/// How a service was seen to degrade.
+/// How a service degraded since the suspect did.
 #[derive(Debug, Clone)]
 struct Sighting {
     metric: String,
-    /// The largest seen so far, as [`Change::size`] has it.
+    /// As [`Change::size`] has it.
     size: f64,
     /// The same for a person: relative, or events per trial.
     effect: f64,
-    since: i64,
+    /// Chance of one as large where nothing changed.
+    chance: f64,
 }
 
 /// Another service on its way through the detectors.
@@ -78,7 +83,6 @@ struct Bystander<'a> {
     neighbour: &'a Neighbour,
     replay: Replay<'a>,
     next: usize,
-    seen: BTreeMap<Kind, Sighting>,
 }
 
 /// What is around the deployed service. Nothing is computed before something degrades.
@@ -87,11 +91,13 @@ pub(crate) struct Around<'a> {
     case: &'a Case,
     minutes_seen: i64,
     bystanders: Option<Vec<Bystander<'a>>>,
+    /// Step since which witnesses explained a kind, the first time.
+    explained: BTreeMap<Kind, usize>,
 }
 
 impl<'a> Around<'a> {
     pub(crate) const fn new(case: &'a Case, minutes_seen: i64) -> Self {
-        Self { case, minutes_seen, bystanders: None }
+        Self { case, minutes_seen, bystanders: None, explained: BTreeMap::new() }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -100,9 +106,9 @@ impl<'a> Around<'a> {
 
     /// What a unit that would fail shows at a step.
     pub(crate) fn suspect(&self, finding: &Finding, t: usize) -> Option<Suspect> {
-        let since = self.minute(finding.since.unwrap_or(t));
+        let step = finding.since.unwrap_or(t);
         let effect = finding.effect.size();
-        Some(Suspect { kind: Kind::of(self.case, finding)?, effect, since })
+        Some(Suspect { kind: Kind::of(self.case, finding)?, effect, step, since: self.minute(step) })
             .filter(|one| one.effect.is_finite())
     }
 
@@ -118,8 +124,6 @@ impl<'a> Around<'a> {
         for one in &mut bystanders {
             while one.next <= t {
                 one.replay.observe(one.next);
-                let minute = self.minute(one.next);
-                one.note(|step| self.minute(step), minute);
                 one.next += 1;
             }
         }
@@ -127,8 +131,16 @@ impl<'a> Around<'a> {
     }
 
     /// Why a suspect is no evidence by a step; `None` where nothing else explains it.
-    pub(crate) fn explanation(&self, suspect: &Suspect, t: usize) -> Option<CommonCause> {
-        self.by_witnesses(suspect).or_else(|| self.by_problem(suspect, t))
+    pub(crate) fn explanation(&mut self, suspect: &Suspect, t: usize) -> Option<CommonCause> {
+        let by_witnesses = self.by_witnesses(suspect).or_else(|| {
+            // What goes on and off began when it did so first.
+            let first = *self.explained.get(&suspect.kind).filter(|step| **step < suspect.step)?;
+            self.by_witnesses(&Suspect { step: first, since: self.minute(first), ..suspect.clone() })
+        });
+        if by_witnesses.is_some() {
+            self.explained.entry(suspect.kind.clone()).or_insert(suspect.step);
+        }
+        by_witnesses.or_else(|| self.by_problem(suspect, t))
     }
 
     fn by_problem(&self, suspect: &Suspect, t: usize) -> Option<CommonCause> {
@@ -170,9 +182,9 @@ impl<'a> Around<'a> {
         };
         let mut found: Option<(f64, CommonCause)> = None;
         for name in shared.into_iter().map(Some).chain([None]) {
-            let (chance, cause) = alike(suspect, &group(name), name);
+            let Some((chance, cause)) = alike(suspect, &group(name), name) else { continue };
             if chance <= level && found.as_ref().is_none_or(|(before, _)| chance < *before) {
-                found = Some((chance, cause?));
+                found = Some((chance, cause));
             }
         }
         found.map(|(_, cause)| cause)
@@ -184,7 +196,7 @@ fn bystanders(case: &Case, minutes_seen: i64) -> Vec<Bystander<'_>> {
     let mut all = Vec::new();
     for neighbour in case.neighbours.iter().filter(|one| one.relation == Relation::Unrelated) {
         if let Ok(replay) = Replay::new(&neighbour.case, minutes_seen, &settings) {
-            all.push(Bystander { neighbour, replay, next: 0, seen: BTreeMap::new() });
+            all.push(Bystander { neighbour, replay, next: 0 });
         }
     }
     all
@@ -196,77 +208,66 @@ impl Bystander<'_> {
         self.replay.watched().next().is_some()
     }
 
-    /// Notes what degrades; what has degraded once stays noted.
-    fn note(&mut self, minute_of: impl Fn(usize) -> i64, now: i64) {
-        let mut units: BTreeMap<Kind, usize> = BTreeMap::new();
-        let kind_of = |detector: &dyn Detector, unit: usize| {
+    /// How it degraded in the way and since the moment of the suspect: its clearest unit, for as many as were asked.
+    fn sighting(&self, suspect: &Suspect) -> Option<Sighting> {
+        let mut asked = 0;
+        let mut best: Option<Sighting> = None;
+        for (detector, unit, _) in self.replay.watched() {
             let finding = detector.finding(unit);
-            Kind::of(&self.neighbour.case, &finding).map(|kind| (kind, finding))
-        };
-        let likely =
-            |(detector, unit, _): &(&dyn Detector, usize, f64)| detector.ln_evidence(*unit) >= -ln(CHANCE);
-        if !self.replay.watched().any(|one| likely(&one)) {
-            return;
-        }
-        let all: Vec<(Kind, Finding)> =
-            self.replay.watched().filter_map(|(detector, unit, _)| kind_of(detector, unit)).collect();
-        for (kind, _) in &all {
-            *units.entry(kind.clone()).or_default() += 1;
-        }
-        for (kind, finding) in all {
-            let size = finding.effect.size();
-            let needed = ln(units.get(&kind).copied().unwrap_or(1) as f64 / CHANCE);
-            if finding.ln_evidence < needed || size.is_nan() || size <= 0.0 {
+            if Kind::of(&self.neighbour.case, &finding).as_ref() != Some(&suspect.kind) {
                 continue;
             }
-            let effect = match finding.effect {
+            let Some(Rise { change, chance }) = detector.rise(unit, suspect.step) else { continue };
+            asked += 1;
+            let size = change.size();
+            if size <= 0.0 || best.as_ref().is_some_and(|one| one.chance <= chance) {
+                continue;
+            }
+            let effect = match change {
                 Change::LnRatio(size) => libm::expm1(size),
                 Change::Share { .. } => size,
             };
-            let metric = finding.metrics.first().cloned().unwrap_or_default();
-            let since = finding.since.map_or(now, &minute_of);
-            let noted = self.seen.entry(kind).or_insert(Sighting { metric, size, effect, since });
-            if size > noted.size {
-                (noted.size, noted.effect) = (size, effect);
-            }
+            best = Some(Sighting { metric: finding.metrics.first()?.clone(), size, effect, chance });
         }
+        best.map(|one| Sighting { chance: (one.chance * f64::from(asked)).min(1.0), ..one })
     }
 }
 
-/// The chance that so many of a group degrade alike where none does, and what they say; `None` where the suspect is hit
-/// much harder than they are.
-fn alike(suspect: &Suspect, group: &[&Bystander<'_>], shares: Option<&str>) -> (f64, Option<CommonCause>) {
-    let sighting = |one: &&Bystander<'_>| {
-        let seen = one.seen.get(&suspect.kind)?;
-        let at_the_same_time = (seen.since - suspect.since).abs() <= SAME_TIME_MIN;
-        at_the_same_time.then(|| (one.neighbour.name.clone(), seen.clone()))
-    };
-    let seen: Vec<(String, Sighting)> = group.iter().filter_map(sighting).collect();
-    let chance = at_least(seen.len(), group.len(), CHANCE);
+/// The chance that a group degrades alike as clearly where none does, and what they say; `None` where there are too few
+/// of them, or where the suspect is hit much harder than they are.
+fn alike(suspect: &Suspect, group: &[&Bystander<'_>], shares: Option<&str>) -> Option<(f64, CommonCause)> {
+    let sighting = |one: &&Bystander<'_>| Some((one.neighbour.name.clone(), one.sighting(suspect)?));
+    let mut seen: Vec<(String, Sighting)> = group.iter().filter_map(sighting).collect();
+    seen.sort_by(|a, b| a.1.chance.total_cmp(&b.1.chance).then_with(|| a.0.cmp(&b.0)));
+    let least = if shares.is_some() { LEAST_SHARING } else { LEAST_WITNESSES };
+    let chance_of = |k: usize| at_least(k, group.len(), seen[k - 1].1.chance.min(CHANCE));
+    let clear = seen.iter().filter(|(_, one)| one.chance <= CHANCE).count();
+    let (k, chance) = (least..=clear).map(|k| (k, chance_of(k))).min_by(|a, b| a.1.total_cmp(&b.1))?;
+    // As many counts of witnesses were tried.
+    let chance = (chance * (clear + 1 - least) as f64).min(1.0);
+    seen.truncate(k);
     let sizes: Vec<f64> = seen.iter().map(|(_, one)| one.size).collect();
-    let (Some(usual), Some(mad)) = (robust::median(&sizes), robust::mad(&sizes)) else { return (1.0, None) };
+    let (usual, mad) = (robust::median(&sizes)?, robust::mad(&sizes)?);
     if suspect.effect > (HARDER * usual).max(usual + 3.0 * MAD_TO_SD * mad) {
-        return (1.0, None);
+        return None;
     }
+    let since_minute = u32::try_from(suspect.since).unwrap_or(0);
     let witness = |(service, one): (String, Sighting)| Witness {
         service,
         metric: one.metric,
         effect: one.effect,
-        since_minute: u32::try_from(one.since).unwrap_or(0),
+        since_minute,
     };
     let witnesses: Vec<Witness> = seen.into_iter().map(witness).collect();
     let text = in_words(&witnesses, &suspect.kind, group.len(), (shares, chance));
-    let shares = shares.map(str::to_owned);
-    (
-        chance,
-        Some(CommonCause {
-            text,
-            witnesses,
-            asked: u32::try_from(group.len()).unwrap_or(u32::MAX),
-            shares,
-            problems: Vec::new(),
-        }),
-    )
+    let cause = CommonCause {
+        text,
+        witnesses,
+        asked: u32::try_from(group.len()).unwrap_or(u32::MAX),
+        shares: shares.map(str::to_owned),
+        problems: Vec::new(),
+    };
+    Some((chance, cause))
 }
 
 /// Most witnesses that a sentence names.

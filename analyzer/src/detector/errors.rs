@@ -1,7 +1,8 @@
 //! Counts of events out of trials: a negative binomial whose mean follows the exposure.
 
+use super::rise::Tally;
 use super::unit::{LIKELY, SURE};
-use super::{ALL_HOSTS, Change, Detector, Finding, Sample, host_share};
+use super::{ALL_HOSTS, Change, Detector, Finding, Rise, Sample, host_share, steps_before};
 use crate::ending;
 use crate::expected::pinned;
 use crate::frame::{Comparison, Frame, FrameHost};
@@ -12,6 +13,7 @@ use crate::pair::{
     WARM_UP,
 };
 use crate::robust;
+use std::ops::Range;
 use vouch_proto::Direction;
 
 /// Prior of the ratio: Gamma(0.5, 300), half an event in 300 trials.
@@ -342,6 +344,21 @@ impl Detector for ErrorDetector {
 
     fn exclusion(&self, unit: usize) -> f64 {
         self.units[unit].exclusion(&self.gate)
+    }
+
+    fn rise(&self, unit: usize, from: usize) -> Option<Rise> {
+        let unit = &self.units[unit];
+        let tally = |steps: Range<usize>| {
+            let mut tally = Tally::default();
+            for count in unit.counts.get(steps).unwrap_or_default() {
+                tally.events += count.events;
+                tally.trials += count.trials;
+            }
+            tally
+        };
+        let before = tally(steps_before(unit.switch, from));
+        let since = tally(from.max(unit.switch).min(unit.seen)..unit.seen);
+        Rise::of_count(before, since, unit.law.ratio + unit.law.ratio_sd, unit.law.dispersion)
     }
 
     fn sample(&self, unit: usize) -> Sample {

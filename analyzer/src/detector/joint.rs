@@ -2,7 +2,7 @@
 
 use super::level::LevelDetector;
 use super::unit::{LIKELY, LevelUnit, SURE};
-use super::{ALL_HOSTS, Detector, Finding, Sample, host_share};
+use super::{ALL_HOSTS, Detector, Finding, Rise, Sample, host_share};
 use crate::emission::Emission;
 use crate::pair::{LEVEL_STATES, Pair, PairModel, PairSettings};
 
@@ -168,6 +168,15 @@ impl Detector for JointDetector {
                 let [mean, tail] = joint.units(&self.mean, &self.tail);
                 mean.exclusion().min(tail.exclusion())
             }
+        }
+    }
+
+    fn rise(&self, unit: usize, from: usize) -> Option<Rise> {
+        match self.part(unit) {
+            Part::Mean(unit) => self.mean.rise(unit, from),
+            Part::Tail(unit) => self.tail.rise(unit, from),
+            // Its parts say it all.
+            Part::Joint(_) => None,
         }
     }
 

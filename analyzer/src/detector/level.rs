@@ -1,7 +1,8 @@
 //! A metric on a continuous scale, on each new host and on all of them together.
 
+use super::rise::{self, Rise};
 use super::unit::{LevelUnit, Observation, Reference};
-use super::{ALL_HOSTS, Detector, Finding, Level, Sample, host_share};
+use super::{ALL_HOSTS, Detector, Finding, Level, Sample, host_share, steps_before};
 use crate::emission::{StandardEmission, WarmUp};
 use crate::expected::{self, Residuals, Source};
 use crate::frame::{Comparison, Frame};
@@ -10,6 +11,7 @@ use crate::pair::{PairModel, PairSettings};
 use crate::placebo::Placebo;
 use crate::profile::{Family, LogScale};
 use crate::robust;
+use std::ops::Range;
 use vouch_proto::Direction;
 
 /// Standard errors of the baseline level that are no evidence.
@@ -315,6 +317,30 @@ impl Detector for LevelDetector {
 
     fn exclusion(&self, unit: usize) -> f64 {
         self.unit(unit).1.exclusion()
+    }
+
+    fn rise(&self, unit: usize, from: usize) -> Option<Rise> {
+        let (name, one) = self.unit(unit);
+        let members = self.hosts.iter().filter(|host| name == ALL_HOSTS || host.name == name);
+        let (mut before, mut since) = (Vec::new(), Vec::new());
+        let mut members_seen = 0;
+        for host in members {
+            let residuals = |steps: Range<usize>| {
+                let seen = host.observations.get(steps).unwrap_or_default();
+                seen.iter().map(|one| one.residual)
+            };
+            let end = (one.newest_step() + 1).min(host.observations.len());
+            before.extend(residuals(steps_before(host.switch, from)));
+            since.extend(residuals(from.max(host.switch).min(end)..end));
+            members_seen += 1;
+        }
+        // Samples of several hosts at the same time count as one.
+        let noise = one.noise();
+        Rise::of_level(
+            &before,
+            &since,
+            rise::Noise { sigma: noise.sigma * f64::from(members_seen).sqrt(), ..noise },
+        )
     }
 
     fn sample(&self, unit: usize) -> Sample {

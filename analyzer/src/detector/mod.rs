@@ -4,8 +4,10 @@
 pub mod errors;
 pub mod joint;
 pub mod level;
+pub mod rise;
 mod unit;
 
+pub use rise::Rise;
 use vouch_proto::Direction;
 
 /// Name that stands for all new hosts together.
@@ -30,6 +32,9 @@ pub trait Detector: std::fmt::Debug {
 
     /// How surely a lasting change of the smallest size that may fail is not there, in nats; 0 where nothing tells.
     fn exclusion(&self, unit: usize) -> f64;
+
+    /// How a unit changed at a step that something else has named; `None` where nothing tells.
+    fn rise(&self, unit: usize, from: usize) -> Option<Rise>;
 
     /// What a unit made of the newest step. Only evidence for a person asks.
     fn sample(&self, unit: usize) -> Sample;
@@ -135,6 +140,16 @@ impl Change {
             Self::Share { observed, expected } => observed - expected,
         }
     }
+}
+
+/// Steps that are looked at before a named step, and those right before it that may belong to either side.
+pub(crate) const BEFORE_STEPS: usize = 15;
+pub(crate) const UNSURE_STEPS: usize = 3;
+
+/// The steps before a named one that say where a unit was.
+pub(crate) fn steps_before(switch: usize, from: usize) -> std::ops::Range<usize> {
+    let end = from.saturating_sub(UNSURE_STEPS).max(switch);
+    end.saturating_sub(BEFORE_STEPS).max(switch)..end
 }
 
 /// The weight of a group of hosts against that of its hosts.

@@ -1,6 +1,6 @@
 //! One series of residuals under the pair of models: the part that all level detectors share.
 
-use super::{Change, Finding, Sample};
+use super::{Change, Finding, Sample, rise};
 use crate::emission::{self, Emission, StandardEmission, WarmUp};
 use crate::ending::{self, Level};
 use crate::gate::{EFFECT_SAMPLES, Effect, Gate, Recent};
@@ -184,6 +184,12 @@ impl LevelUnit {
     pub(super) fn effect_steps(&self, switch: usize) -> Range<usize> {
         let end = self.newest_step + 1;
         end.saturating_sub(EFFECT_SAMPLES).max(switch.min(end))..end
+    }
+
+    /// What the size of a change is held against.
+    pub(super) const fn noise(&self) -> rise::Noise {
+        let autocorrelation = self.whitener.autocorrelation();
+        rise::Noise { sigma: self.gate.sigma, autocorrelation, doubt: self.doubt }
     }
 
     /// Standard error of the effect: of the mean of its samples, and of what is expected.
