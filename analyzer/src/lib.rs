@@ -39,6 +39,7 @@ pub mod robust;
 mod rows;
 pub mod sax;
 pub mod sequential;
+pub mod spoilt;
 pub mod standing;
 pub mod strategy;
 pub mod trend;

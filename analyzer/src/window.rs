@@ -1,6 +1,7 @@
 //! Puts collected batches together into the case that the judge sees. Batches may come twice, in any order, in parts
 //! and in revisions; the case depends on the facts alone. Pure.
 
+mod left_out;
 mod surroundings;
 
 use self::surroundings::{Grid, Surroundings};
@@ -268,8 +269,19 @@ impl Assembly {
         let grid = Grid { step, minute: &minute, spans: &spans };
         case.neighbours = self.around.neighbours(&case, &grid);
         case.problems = self.around.problems(&grid);
-        case.left_out = left_out(record, &minute);
+        let of = |one: vouch_proto::LeftOut| LeftOut {
+            window: [minute(one.window.start().as_millis()), minute(one.window.end().as_millis())],
+            why: one.why,
+        };
+        case.left_out = self.left_out(record).into_iter().map(of).collect();
+        case.left_out.retain(|one| one.window[0] < one.window[1] && one.window[1] <= 0);
         Some(case)
+    }
+
+    /// Times that the references leave out.
+    #[must_use]
+    pub fn left_out(&self, record: &Record) -> Vec<vouch_proto::LeftOut> {
+        left_out::left_out(record, self.around.known_problems())
     }
 
     fn metric(&self, spec: &MetricSpec) -> CaseMetric {
@@ -346,15 +358,6 @@ fn samples(cells: &BTreeMap<i64, Cell>, (start, end): (i64, i64), step: i64) -> 
     let count = usize::try_from((end - start) / step).unwrap_or(0);
     let at = |i: i64| cells.get(&(start + i * step)).filter(|cell| cell.step == step);
     (0..).take(count).map(|i| at(i).and_then(|cell| cell.value)).collect()
-}
-
-/// What the references leave out, as far as it lies before the verification.
-fn left_out(record: &Record, minute: &dyn Fn(i64) -> i64) -> Vec<LeftOut> {
-    let of = |one: &vouch_proto::LeftOut| {
-        let window = [minute(one.window.start().as_millis()), minute(one.window.end().as_millis()).min(0)];
-        (window[0] < window[1]).then(|| LeftOut { window, why: one.why.clone() })
-    };
-    record.left_out.iter().filter_map(of).collect()
 }
 
 const fn floor(ms: i64, step: i64) -> i64 {

@@ -1,5 +1,6 @@
 //! From a reading to batches on the bus: windows, parts, identities, digests.
 
+use crate::around::Surroundings;
 use crate::record::CollectionRecord;
 use crate::source::Chunk;
 use anyhow::Context as _;
@@ -23,6 +24,15 @@ pub(crate) struct Stamp<'a> {
     pub(crate) record: &'a CollectionRecord,
     pub(crate) source: &'a str,
     pub(crate) collected_at: Timestamp,
+}
+
+/// What was read over a window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) window: Window,
+    pub(crate) chunks: &'a [Chunk],
+    pub(crate) errors: &'a [SourceError],
+    pub(crate) around: &'a Surroundings,
 }
 
 /// How the window stands once the batch is published.
@@ -56,13 +66,8 @@ impl Stamp<'_> {
     }
 
     /// The batches of a window: the parts of every chunk, numbered through. Without a chunk, one that says why.
-    pub(crate) fn batches(
-        &self,
-        window: Window,
-        chunks: &[Chunk],
-        errors: &[SourceError],
-        standing: Standing,
-    ) -> Vec<SeriesBatch> {
+    pub(crate) fn batches(&self, delivery: Delivery<'_>, standing: Standing) -> Vec<SeriesBatch> {
+        let Delivery { window, chunks, errors, around } = delivery;
         let mut windows: Vec<Window> = chunks.iter().map(|c| c.window).collect();
         windows.sort_unstable();
         windows.dedup();
@@ -76,8 +81,14 @@ impl Stamp<'_> {
             let mut parts: Vec<SeriesBatch> = same
                 .flat_map(|chunk| {
                     let batch = self.empty(window, chunk.resolution, standing);
-                    SeriesBatch { series: chunk.series.clone(), errors: errors.to_vec(), ..batch }
-                        .into_parts()
+                    SeriesBatch {
+                        series: chunk.series.clone(),
+                        errors: errors.to_vec(),
+                        neighbours: around.neighbours(window, chunk.resolution),
+                        problems: around.problems.clone(),
+                        ..batch
+                    }
+                    .into_parts()
                 })
                 .collect();
             let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
@@ -179,6 +190,11 @@ mod tests {
         Chunk { resolution: Duration::from_secs(resolution), window, series: vec![series] }
     }
 
+    fn delivery<'a>(window: Window, chunks: &'a [Chunk], errors: &'a [SourceError]) -> Delivery<'a> {
+        static NOTHING: Surroundings = Surroundings::NONE;
+        Delivery { window, chunks, errors, around: &NOTHING }
+    }
+
     fn standing(minute: i64) -> Standing {
         Standing { watermark: at(minute), is_final: false, revision: 0 }
     }
@@ -189,7 +205,7 @@ mod tests {
         let stamp = Stamp { record: &record, source: "t", collected_at: at(9) };
         let chunks =
             [chunk(60, window(0, 5), "a", &[Some(1.0); 5]), chunk(300, window(0, 5), "b", &[Some(1.0)])];
-        let batches = stamp.batches(window(0, 5), &chunks, &[], standing(5));
+        let batches = stamp.batches(delivery(window(0, 5), &chunks, &[]), standing(5));
         let parts: Vec<_> = batches.iter().map(|b| (b.part, b.parts, b.resolution.as_secs())).collect();
         assert_eq!(parts, [(1, 2, 60), (2, 2, 300)]);
         for batch in batches {
@@ -202,7 +218,7 @@ mod tests {
         let record = record();
         let stamp = Stamp { record: &record, source: "t", collected_at: at(9) };
         let error = Failure::new(FailureKind::UnknownMetric, "x").to_source_error(Some("cpu"));
-        let batches = stamp.batches(window(0, 1), &[], &[error], standing(1));
+        let batches = stamp.batches(delivery(window(0, 1), &[], &[error]), standing(1));
         assert_eq!((batches.len(), batches[0].errors.len(), batches[0].watermark), (1, 1, at(1)));
         let outage = stamp.outage(
             window(4, 9),

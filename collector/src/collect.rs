@@ -1,6 +1,7 @@
 //! Works on one collection until it is done: plan, read, publish, note the progress, wait.
 
-use crate::batch::{Stamp, Standing, digest, send};
+use crate::around::{Misses, Surroundings};
+use crate::batch::{Delivery, Stamp, Standing, digest, send};
 use crate::metrics::Metrics;
 use crate::record::{CollectionRecord, Progress, Published, cover};
 use crate::schedule::{Due, Pace, Plan, State, needs_reread, plan, verification_start};
@@ -31,6 +32,11 @@ pub(crate) struct Shared {
     pub(crate) collections: kv::Store,
     /// Where the analyzer says how verifications end.
     pub(crate) verifications: kv::Store,
+    /// When other services were deployed.
+    pub(crate) deployments: kv::Store,
+    /// Most other services that are looked at around one that is deployed.
+    pub(crate) neighbours: usize,
+    pub(crate) misses: Misses,
     pub(crate) metrics: Metrics,
 }
 
@@ -185,9 +191,9 @@ async fn advance(
 }
 
 /// What a template asks the source for.
-fn asks(template: &VerificationTemplate) -> Vec<MetricAsk> {
+fn asks(template: &VerificationTemplate, by_host: bool) -> Vec<MetricAsk> {
     let ask = |metric: &vouch_proto::MetricSpec| {
-        let host_query = metric.host_query.as_ref().filter(|_| template.by_host);
+        let host_query = metric.host_query.as_ref().filter(|_| by_host);
         MetricAsk {
             name: metric.name.clone(),
             query: host_query.unwrap_or(&metric.query).clone(),
@@ -215,13 +221,14 @@ impl Shared {
         let mut record = record.clone();
         let known_step = record.progress.step_seconds;
         for window in &plan.baseline {
-            match self.read(&record, template, *window).await {
+            let (reading, around) = self.read(&record, template, (*window, Some(*window))).await;
+            match reading {
                 // What is kept too coarsely stays so; all else may be mended.
                 Ok(reading) if reading.is_nothing() && !reading.is_too_coarse() => {
                     self.publish_outage(&record, *window, errors(&reading)).await?;
                     return Ok(Round::Failed(record));
                 }
-                Ok(reading) => record = self.publish_baseline(&record, *window, &reading).await?,
+                Ok(reading) => record = self.publish_baseline(&record, *window, (&reading, &around)).await?,
                 Err(failure) => {
                     let told = plan.due.as_ref().map_or(*window, |due| due.hull);
                     self.publish_outage(&record, told, vec![failure.to_source_error(None)]).await?;
@@ -234,8 +241,9 @@ impl Shared {
             // The minutes were planned before the step was known.
             return Ok(Round::Done(record));
         }
-        match self.read(&record, template, due.hull).await {
-            Ok(reading) => self.publish_due(&record, due, &reading).await,
+        let (reading, around) = self.read(&record, template, (due.hull, due.first)).await;
+        match reading {
+            Ok(reading) => self.publish_due(&record, due, (&reading, &around)).await,
             Err(failure) => {
                 self.publish_outage(&record, due.hull, vec![failure.to_source_error(None)]).await?;
                 Ok(Round::Failed(record))
@@ -243,21 +251,32 @@ impl Shared {
         }
     }
 
+    /// Reads a window, and what goes on around the service over a part of it.
     async fn read(
         &self,
         record: &CollectionRecord,
         template: &VerificationTemplate,
-        window: Window,
-    ) -> Result<Reading, Failure> {
-        let ask = Ask {
+        (window, around): (Window, Option<Window>),
+    ) -> (Result<Reading, Failure>, Surroundings) {
+        let ask = |window: Window, metrics: Vec<MetricAsk>| Ask {
             environment: record.environment.clone(),
             service: record.service.clone(),
-            metrics: asks(template),
+            metrics,
             window,
             settled_until: self.clock.now().minus(self.pace.settle),
         };
-        let reading = self.source.read(&ask).await;
-        match &reading {
+        let own = ask(window, asks(template, template.by_host));
+        let surroundings = async {
+            let Some(window) = around else { return Surroundings::NONE };
+            self.around(record, &ask(window, asks(template, false))).await
+        };
+        let (reading, around) = tokio::join!(self.source.read(&own), surroundings);
+        self.note_failures(record, window, &reading);
+        (reading, around)
+    }
+
+    fn note_failures(&self, record: &CollectionRecord, window: Window, reading: &Result<Reading, Failure>) {
+        match reading {
             Ok(reading) => {
                 for (metric, failure) in &reading.refused {
                     self.metrics.failure(failure.kind.as_str());
@@ -270,7 +289,6 @@ impl Shared {
                 tracing::warn!(verification_id = record.verification_id, %window, %failure, "nothing was read");
             }
         }
-        reading
     }
 
     fn stamp<'a>(&'a self, record: &'a CollectionRecord) -> Stamp<'a> {
@@ -281,10 +299,11 @@ impl Shared {
         &self,
         record: &CollectionRecord,
         window: Window,
-        reading: &Reading,
+        (reading, around): (&Reading, &Surroundings),
     ) -> anyhow::Result<CollectionRecord> {
         let standing = Standing { watermark: window.end(), is_final: true, revision: 0 };
-        self.publish(record, (window, &reading.chunks), &errors(reading), standing).await?;
+        let delivery = Delivery { window, chunks: &reading.chunks, errors: &errors(reading), around };
+        self.publish(record, delivery, standing).await?;
         // Recent references tell the step of the minutes to come; older ones may be kept more coarsely.
         let recent = window.end() > record.started_at.minus(RECENT);
         let step = Some(reading.step.as_secs()).filter(|step| recent && *step > 60);
@@ -298,11 +317,10 @@ impl Shared {
     async fn publish(
         &self,
         record: &CollectionRecord,
-        (window, chunks): (Window, &[Chunk]),
-        errors: &[SourceError],
+        delivery: Delivery<'_>,
         standing: Standing,
     ) -> anyhow::Result<()> {
-        let batches = self.stamp(record).batches(window, chunks, errors, standing);
+        let batches = self.stamp(record).batches(delivery, standing);
         self.metrics.published(batches.len());
         for batch in batches {
             send(&self.nats, record, batch, false).await?;
@@ -329,7 +347,7 @@ impl Shared {
         &self,
         record: &CollectionRecord,
         due: &Due,
-        reading: &Reading,
+        (reading, around): (&Reading, &Surroundings),
     ) -> anyhow::Result<Round> {
         let known_step = record.progress.step_seconds.unwrap_or(60);
         if reading.step.as_secs() > known_step {
@@ -360,7 +378,8 @@ impl Shared {
             }
             let is_final = !needs_reread(window, &self.pace, self.clock.now());
             let standing = Standing { watermark: window.end(), is_final, revision: 0 };
-            self.publish(record, (window, &chunks), &errors, standing).await?;
+            let delivery = Delivery { window, chunks: &chunks, errors: &errors, around };
+            self.publish(record, delivery, standing).await?;
             self.metrics.lag(self.clock.now().since(window.end().plus(self.pace.settle)));
             published = Some(Published { window, revision: 0, digest: digest(&chunks) });
         }
@@ -374,7 +393,9 @@ impl Shared {
                     is_final: true,
                     revision: earlier.revision + changed,
                 };
-                self.publish(record, (earlier.window, &chunks), &errors, standing).await?;
+                let around = &Surroundings::NONE;
+                let delivery = Delivery { window: earlier.window, chunks: &chunks, errors: &errors, around };
+                self.publish(record, delivery, standing).await?;
             }
         }
         let now = self.clock.now();

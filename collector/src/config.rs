@@ -58,6 +58,8 @@ pub struct CollectorSettings {
     pub pace: Pace,
     /// What verifications can name.
     pub templates: Templates,
+    /// Most other services that are looked at around one that is deployed; 0 looks at none.
+    pub neighbours: usize,
 }
 
 impl CollectorSettings {
@@ -81,8 +83,9 @@ impl CollectorSettings {
                 ),
             );
         }
+        let neighbours = usize::try_from(section.number("neighbours", 12, 0..=20)).unwrap_or(0);
         section.finish(invalid);
-        Self { tenant, pace, templates }
+        Self { tenant, pace, templates, neighbours }
     }
 }
 

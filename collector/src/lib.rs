@@ -1,5 +1,6 @@
 //! The collector: from a deployment to the series of its verification, read from Dynatrace and published as facts.
 
+mod around;
 mod batch;
 mod catalogue;
 mod check;
@@ -15,6 +16,7 @@ mod supervisor;
 pub use check::{Finding, check};
 pub use config::CollectorSettings;
 
+use crate::around::Misses;
 use crate::catalogue::Naming;
 use crate::collect::Shared;
 use crate::intake::Intake;
@@ -58,11 +60,12 @@ pub async fn build_with(
     let stop = tasks.stop().clone();
     let collections = nats.bucket(&COLLECTION_BUCKET).await?;
     let verifications = nats.bucket(&VERIFICATION_BUCKET).await?;
+    let deployments = nats.bucket(&DEPLOYMENT_BUCKET).await?;
     let intake = Intake {
         nats: nats.clone(),
         clock: clock.clone(),
         templates: settings.templates.clone(),
-        deployments: nats.bucket(&DEPLOYMENT_BUCKET).await?,
+        deployments: deployments.clone(),
         collections: collections.clone(),
     };
     let (leases, owned) = Leases::join(&nats, KIND, health).await?;
@@ -75,6 +78,9 @@ pub async fn build_with(
         templates: settings.templates,
         collections,
         verifications,
+        deployments,
+        neighbours: settings.neighbours,
+        misses: Misses::default(),
         metrics,
     });
     let naming = Naming { environment: settings.tenant.environment, mappings: settings.tenant.services };

@@ -19,6 +19,11 @@ struct FailureLabels {
     failure: String,
 }
 
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartLabels {
+    part: String,
+}
+
 /// The collector's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -26,6 +31,7 @@ pub struct Metrics {
     bytes: Counter,
     seconds: Histogram,
     failures: Family<FailureLabels, Counter>,
+    missed_around: Family<PartLabels, Counter>,
     batches: Counter,
     lag: Histogram,
     open: Gauge,
@@ -38,6 +44,7 @@ impl Default for Metrics {
             bytes: Counter::default(),
             seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
             failures: Family::default(),
+            missed_around: Family::default(),
             batches: Counter::default(),
             lag: Histogram::new(exponential_buckets(0.5, 2.0, 12)),
             open: Gauge::default(),
@@ -54,6 +61,8 @@ impl Metrics {
             r.register("source_bytes", "Bytes read from the source", self.bytes.clone());
             r.register("source_call_seconds", "Duration of a call to the source", self.seconds.clone());
             r.register("source_failures", "Readings and metrics that failed, by name", self.failures.clone());
+            let missed = "Readings without what goes on around the service, by part";
+            r.register("missed_surroundings", missed, self.missed_around.clone());
             r.register("batches", "Messages published", self.batches.clone());
             r.register("lag_seconds", "From a minute being settled to its being published", self.lag.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
@@ -71,6 +80,11 @@ impl Metrics {
     /// Notes a failure that a batch carries.
     pub(crate) fn failure(&self, name: &str) {
         self.failures.get_or_create(&FailureLabels { failure: name.to_owned() }).inc();
+    }
+
+    /// Notes that a part of the surroundings could not be had.
+    pub(crate) fn missed_around(&self, part: &str) {
+        self.missed_around.get_or_create(&PartLabels { part: part.to_owned() }).inc();
     }
 
     /// Notes published messages.

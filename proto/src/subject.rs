@@ -176,6 +176,12 @@ pub fn verdict(environment: &Name, service: &Name, verification_id: &str) -> Str
     )
 }
 
+/// All verdicts on deployments of a service.
+#[must_use]
+pub fn verdicts_of(environment: &Name, service: &Name) -> String {
+    format!("vouch.v1.verdict.{}.{}.deployment.*", environment.token(), service.token())
+}
+
 /// Subject of a part of a verification's evidence, from 0.
 #[must_use]
 pub fn evidence(environment: &Name, service: &Name, verification_id: &str, part: usize) -> String {

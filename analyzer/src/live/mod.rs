@@ -1,6 +1,7 @@
 //! The running analyzer: takes deployments in, owns verifications, publishes verdicts.
 
 pub(crate) mod evidence;
+mod history;
 mod intake;
 mod levels;
 mod owner;

@@ -151,7 +151,15 @@ impl Store {
     ) -> anyhow::Result<Record> {
         let is_first = known.deployment.verification_id.as_deref() == Some(id);
         let levels = self.levels(&settings.budget, news.now).await?;
-        bucket::change(&self.verifications, &subject::id_key(id), |before| {
+        let key = subject::id_key(id);
+        let is_new = bucket::read(&self.verifications, &key).await?.is_none();
+        let (environment, service) = (&known.deployment.environment, &known.deployment.service);
+        let left_out = if is_new {
+            self.spoilt(environment, service, (news.now, news.published)).await?
+        } else {
+            Vec::new()
+        };
+        bucket::change(&self.verifications, &key, |before| {
             let before = before.map(read::<v1::Verification, Record>).transpose()?;
             let (record, changed) = match before {
                 Some(mut record) => {
@@ -173,7 +181,7 @@ impl Store {
                         series_from: news.published.minus(SERVER_SKEW),
                         traceparent: news.traceparent.clone(),
                         levels: levels.clone(),
-                        left_out: Vec::new(),
+                        left_out: left_out.clone(),
                     };
                     // A later verification of the deployment judges from its own start on.
                     let traffic_at = if is_first { known.traffic_at } else { Some(news.at) };

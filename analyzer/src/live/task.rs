@@ -114,7 +114,7 @@ async fn take_step(mut verification: Verification, now: vouch_proto::Timestamp) 
 /// The service's series from the announcement on, and whether there are any yet.
 async fn open(shared: &Shared, record: &Record) -> anyhow::Result<(pull::Ordered, bool)> {
     let stream = shared.context.nats.jetstream.get_stream_no_info(SERIES.name).await?;
-    let from = time(record.series_from)?;
+    let from = server_time(record.series_from)?;
     let consumer = stream
         .create_consumer(pull::OrderedConfig {
             filter_subject: subject::series(&record.deployment.environment, &record.deployment.service),
@@ -126,7 +126,8 @@ async fn open(shared: &Shared, record: &Record) -> anyhow::Result<(pull::Ordered
     Ok((consumer.messages().await?, pending))
 }
 
-fn time(t: vouch_proto::Timestamp) -> anyhow::Result<async_nats::datetime::DateTime> {
+/// An instant as the server takes it.
+pub(super) fn server_time(t: vouch_proto::Timestamp) -> anyhow::Result<async_nats::datetime::DateTime> {
     Ok(async_nats::datetime::DateTime::from_unix_timestamp_nanos(i128::from(t.as_millis()) * 1_000_000)?)
 }
 

@@ -128,7 +128,7 @@ impl Verification {
             levels: Some(self.levels()),
             reached: judgement.and_then(|j| j.reached),
             common_cause: judgement.and_then(|j| j.common_cause.clone()).filter(|_| !failed),
-            left_out: record.left_out.clone(),
+            left_out: self.assembly.left_out(record),
         }))
     }
 }

@@ -111,6 +111,11 @@ impl Surroundings {
         self.others.iter().map(of).take(MAX_NEIGHBOURS).collect()
     }
 
+    /// The problems as they were told.
+    pub(super) fn known_problems(&self) -> impl Iterator<Item = &vouch_proto::Problem> {
+        self.problems.values().map(|(_, one)| one)
+    }
+
     /// The problems.
     pub(super) fn problems(&self, grid: &Grid<'_>) -> Vec<Problem> {
         let minute = |at: Timestamp| (grid.minute)(at.as_millis());

@@ -3,13 +3,14 @@
 pub mod dynatrace;
 mod failure;
 pub mod scripted;
+pub mod topology;
 
 pub use failure::{Failure, FailureKind};
 
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::time::Duration;
-use vouch_proto::{Name, Series, Timestamp, Window};
+use vouch_proto::{Name, Problem, Relation, Series, Timestamp, Window};
 
 /// Coarsest step that can be judged.
 pub const COARSEST_STEP: Duration = Duration::from_secs(15 * 60);
@@ -98,6 +99,19 @@ impl Reading {
     }
 }
 
+/// Another service over the window that was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bystander {
+    /// As deployments name it.
+    pub service: Name,
+    /// How it is related to the service that was asked for.
+    pub relation: Relation,
+    /// Names of what both of them call.
+    pub shares: Vec<String>,
+    /// Its series, of the service as a whole.
+    pub chunks: Vec<Chunk>,
+}
+
 /// A service that a source knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownService {
@@ -115,6 +129,23 @@ pub trait MetricSource: Debug + Send + Sync {
     /// # Errors
     /// Where nothing could be had for any metric; a metric that alone failed is in `Reading::refused`.
     async fn read(&self, ask: &Ask) -> Result<Reading, Failure>;
+
+    /// At most `most` other services that the deployment of this one cannot have made worse, over the window of `ask`.
+    /// A source that does not know who calls whom has none.
+    ///
+    /// # Errors
+    /// Where they could not be read; nothing else suffers from it.
+    async fn bystanders(&self, _ask: &Ask, _most: usize) -> Result<Vec<Bystander>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// Problems that the source has found by itself, that the service is a part of, and that touch the window of `ask`.
+    ///
+    /// # Errors
+    /// As for `bystanders`.
+    async fn problems(&self, _ask: &Ask) -> Result<Vec<Problem>, Failure> {
+        Ok(Vec::new())
+    }
 
     /// The services that the source knows now.
     ///

@@ -8,3 +8,5 @@ mod queries;
 mod recordings;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod surroundings;

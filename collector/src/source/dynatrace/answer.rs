@@ -66,6 +66,51 @@ pub(super) struct Entity {
     pub(super) entity_id: String,
     #[serde(default)]
     pub(super) display_name: String,
+    #[serde(default)]
+    pub(super) from_relationships: Relationships,
+}
+
+/// What an entity leads to, as far as it was asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Relationships {
+    #[serde(default)]
+    pub(super) calls: Vec<EntityId>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct EntityId {
+    pub(super) id: String,
+    #[serde(default, rename = "type")]
+    pub(super) kind: String,
+}
+
+/// A page of `GET /problems`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ProblemPage {
+    #[serde(default)]
+    pub(super) problems: Vec<ProblemItem>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProblemItem {
+    pub(super) display_id: String,
+    #[serde(default)]
+    pub(super) title: String,
+    /// Epoch milliseconds; the end of an open problem is -1, or absent.
+    pub(super) start_time: i64,
+    #[serde(default)]
+    pub(super) end_time: Option<i64>,
+    #[serde(default)]
+    pub(super) root_cause_entity: Option<NamedEntity>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NamedEntity {
+    pub(super) entity_id: EntityId,
+    #[serde(default)]
+    pub(super) name: String,
 }
 
 /// Answer of `POST /apiTokens/lookup`.

@@ -116,14 +116,7 @@ impl Client {
 
     /// Sends a call, again where that may help, and reads its answer.
     pub(super) async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Failure> {
-        let answer = self.with_retries(call).await.and_then(|body| {
-            serde_json::from_slice(&body).map_err(|e| {
-                Failure::new(
-                    FailureKind::BadAnswer,
-                    format!("{} answered what is not understood: {e}", call.name()),
-                )
-            })
-        });
+        let answer = self.send_aside(call).await;
         match &answer {
             Ok(_) => self.health.ok(CONDITION),
             Err(failure) if failure.kind.stops_readiness() => {
@@ -132,6 +125,15 @@ impl Client {
             Err(_) => {}
         }
         answer
+    }
+
+    /// As `send`; readiness does not depend on how it ends.
+    pub(super) async fn send_aside<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Failure> {
+        let body = self.with_retries(call).await?;
+        serde_json::from_slice(&body).map_err(|e| {
+            let message = format!("{} answered what is not understood: {e}", call.name());
+            Failure::new(FailureKind::BadAnswer, message)
+        })
     }
 
     async fn with_retries(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {

@@ -4,9 +4,10 @@ use super::answer::{Entity, EntityPage};
 use super::client::{Call, Client};
 use super::selector::escape;
 use crate::config::ServiceMapping;
+use crate::source::topology::{Topology, Unrelated};
 use crate::source::{Failure, FailureKind, KnownService};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vouch_proto::{Name, Timestamp};
 
@@ -19,6 +20,8 @@ const REMEMBERED: usize = 20_000;
 const PAGES: usize = 2000;
 /// Ids asked for in one selector, which may hold 2,000 characters.
 const IDS_PER_CALL: usize = 30;
+/// The field that says whom an entity calls.
+const CALLS: &str = "+fromRelationships.calls";
 
 /// What is known of the tenant's entities.
 #[derive(Debug, Default)]
@@ -26,6 +29,7 @@ pub(super) struct Entities {
     mappings: Vec<ServiceMapping>,
     services: Mutex<BTreeMap<String, (String, Timestamp)>>,
     names: Mutex<BTreeMap<String, String>>,
+    topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
 }
 
 impl Entities {
@@ -92,6 +96,35 @@ impl Entities {
         Ok(ids.iter().filter_map(|id| Some((id.clone(), known.get(id)?.clone()))).collect())
     }
 
+    /// Who calls whom, as it was at most ten minutes ago. Who asks meanwhile waits for the same answer.
+    pub(super) async fn topology(&self, client: &Client) -> Result<Arc<Topology>, Failure> {
+        let mut known = self.topology.lock().await;
+        if let Some((topology, at)) = &*known
+            && client.now().since(*at) < FRESH
+        {
+            return Ok(topology.clone());
+        }
+        let mut topology = Topology::default();
+        for entity in list_with(client, "type(\"SERVICE\")", Some(CALLS)).await? {
+            let calls = entity.from_relationships.calls.into_iter().map(|callee| callee.id);
+            topology.add(entity.entity_id, entity.display_name, calls);
+        }
+        let topology = Arc::new(topology);
+        *known = Some((topology.clone(), client.now()));
+        Ok(topology)
+    }
+
+    /// The name that deployments use for a service of the tenant; `None` where it can be none.
+    pub(super) fn deployed_name(&self, service: &Unrelated, environment: &Name) -> Option<Name> {
+        let is_meant = |m: &&ServiceMapping| {
+            let is_here = m.environment.as_ref().is_none_or(|e| e == environment);
+            let by_id = m.entity_id.as_ref() == Some(&service.id);
+            is_here && (by_id || m.entity_name.as_ref() == Some(&service.name))
+        };
+        let mapped = self.mappings.iter().find(is_meant).map(|mapping| mapping.service.clone());
+        mapped.or_else(|| Name::new(service.name.clone()).ok())
+    }
+
     /// Every service of the tenant.
     pub(super) async fn all_services(&self, client: &Client) -> Result<Vec<KnownService>, Failure> {
         let entities = list(client, "type(\"SERVICE\")").await?;
@@ -125,9 +158,15 @@ fn pick(name: &str, mut found: Vec<Entity>) -> Result<String, Failure> {
     }
 }
 
-/// Every page of a list: the first names the selector, the others the page key alone.
+/// Every page of a list.
 async fn list(client: &Client, selector: &str) -> Result<Vec<Entity>, Failure> {
+    list_with(client, selector, None).await
+}
+
+/// Every page of a list with more fields: the first names the selector, the others the page key alone.
+async fn list_with(client: &Client, selector: &str, fields: Option<&str>) -> Result<Vec<Entity>, Failure> {
     let mut query = vec![("entitySelector", selector.to_owned()), ("pageSize", "500".to_owned())];
+    query.extend(fields.map(|fields| ("fields", fields.to_owned())));
     let mut entities = Vec::new();
     for _ in 0..PAGES {
         let page: EntityPage = client.send(&Call::get(&["entities"], query, SCOPE)).await?;
@@ -142,10 +181,15 @@ async fn list(client: &Client, selector: &str) -> Result<Vec<Entity>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::Relationships;
     use super::*;
 
     fn entity(id: &str, name: &str) -> Entity {
-        Entity { entity_id: id.into(), display_name: name.into() }
+        Entity {
+            entity_id: id.into(),
+            display_name: name.into(),
+            from_relationships: Relationships::default(),
+        }
     }
 
     #[test]

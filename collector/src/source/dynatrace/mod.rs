@@ -7,6 +7,7 @@ mod entities;
 mod normalise;
 mod refusal;
 mod selector;
+mod surroundings;
 mod token;
 mod unit;
 
@@ -19,14 +20,14 @@ use self::entities::Entities;
 use self::normalise::Grid;
 use self::selector::EntityKind;
 use self::unit::{Conversion, conversion};
-use super::{Ask, Chunk, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading};
+use super::{Ask, Bystander, Chunk, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{Name, Timestamp};
+use vouch_proto::{Name, Problem, Timestamp};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
 
@@ -47,6 +48,8 @@ pub struct Dynatrace {
     entities: Entities,
     environment: Option<Name>,
     descriptors: Mutex<BTreeMap<String, Described>>,
+    /// Until when problems are not asked for: the token may not see them.
+    problems_refused: Mutex<Option<Timestamp>>,
 }
 
 /// What a descriptor said, and when.
@@ -76,6 +79,7 @@ impl Dynatrace {
             entities: Entities::new(settings.services.clone()),
             environment: settings.environment.clone(),
             descriptors: Mutex::default(),
+            problems_refused: Mutex::default(),
         })
     }
 
@@ -93,6 +97,11 @@ impl Dynatrace {
     /// Where the tenant does not answer, refuses, or has no such metric.
     pub async fn has_metric(&self, key: &str) -> Result<(), Failure> {
         self.descriptor(key).await.map(|_| ())
+    }
+
+    /// Whether this tenant does not hold the environment of what is asked.
+    fn is_elsewhere(&self, ask: &Ask) -> bool {
+        self.environment.as_ref().is_some_and(|e| *e != ask.environment)
     }
 
     /// Unit and entities of a metric; `Err` where it is missing or its unit is of another kind than the template's.
@@ -163,6 +172,16 @@ impl Dynatrace {
     }
 
     async fn query_once(&self, ask: &Ask, service: &str, some: &[Query<'_>]) -> Result<MetricData, Failure> {
+        let entities = some.first().and_then(|q| q.kind.selector(service));
+        self.query_entities(ask, entities, some).await
+    }
+
+    async fn query_entities(
+        &self,
+        ask: &Ask,
+        entities: Option<String>,
+        some: &[Query<'_>],
+    ) -> Result<MetricData, Failure> {
         let selectors: Vec<&str> = some.iter().map(|q| q.ask.query.as_str()).collect();
         let mut query = vec![
             ("metricSelector", selectors.join(",")),
@@ -170,7 +189,6 @@ impl Dynatrace {
             ("from", ask.window.start().as_millis().to_string()),
             ("to", ask.window.end().as_millis().to_string()),
         ];
-        let entities = some.first().and_then(|q| q.kind.selector(service));
         query.extend(entities.map(|s| ("entitySelector", s)));
         let data: MetricData = self.client.send(&Call::get(&["metrics", "query"], query, SCOPE)).await?;
         if data.result.len() != some.len() {
@@ -340,6 +358,14 @@ impl MetricSource for Dynatrace {
         }
         reading.chunks.sort_by_key(|c| c.resolution);
         Ok(reading)
+    }
+
+    async fn bystanders(&self, ask: &Ask, most: usize) -> Result<Vec<Bystander>, Failure> {
+        if self.is_elsewhere(ask) { Ok(Vec::new()) } else { self.unrelated_services(ask, most).await }
+    }
+
+    async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
+        if self.is_elsewhere(ask) { Ok(Vec::new()) } else { self.problems_of(ask).await }
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

@@ -136,6 +136,11 @@ pub(super) fn metric_key(query: &str) -> Option<String> {
     (!key.is_empty()).then_some(key)
 }
 
+/// A selector whose services are told apart: one that merges all of them splits by service instead.
+pub(super) fn split_by_service(query: &str) -> String {
+    query.replacen(":splitBy()", ":splitBy(\"dt.entity.service\")", 1)
+}
+
 /// The unit that a selector gives its values, where it changes that of the metric.
 pub(super) fn unit_set_by(query: &str) -> Option<String> {
     let mut unit = None;
