@@ -25,18 +25,21 @@ pub use calls::Call;
 pub use fault::{Fault, FaultRule, ThrottleHeader};
 pub use simulator::{BuildError, Builder, Simulator, SimulatorHandle};
 pub use world::effect::{Effect, Rollout, WarmUp};
+pub use world::incident::{Incident, IncidentSpec, ProblemSpec};
 pub use world::replay::{Case, CaseMetric, CaseSeries, ReplayError, read_cases};
 pub use world::scenario::Deploy;
 pub use world::spec::{
     CpuSpec, DeploymentSpec, ErrorSpec, LatencySpec, LoadSpec, MissingSpec, Scenario, ScenarioError,
     ServiceSpec,
 };
+pub use world::topology::DependencySpec;
 
 /// The present, epoch milliseconds.
 pub type Clock = std::sync::Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Every scope that the simulator knows.
-pub const ALL_SCOPES: [&str; 4] = ["metrics.read", "entities.read", "events.read", "events.ingest"];
+pub const ALL_SCOPES: [&str; 5] =
+    ["metrics.read", "entities.read", "events.read", "events.ingest", "problems.read"];
 
 /// The id of the simulated service of a name, e.g. `SERVICE-0123456789ABCDEF`.
 #[must_use]

@@ -72,6 +72,19 @@ pub(crate) fn quote(text: &str) -> String {
     format!("\"{}\"", text.replace('~', "~~").replace('"', "~\""))
 }
 
+/// Reads a whole text as a comma list of arguments.
+pub(crate) fn list(text: &str) -> Result<Vec<Arg>, SyntaxError> {
+    let mut scanner = Scanner::new(text);
+    let mut args = Vec::new();
+    loop {
+        args.push(scanner.arg()?);
+        if !scanner.take(',') {
+            break;
+        }
+    }
+    if scanner.peek().is_some() { Err(scanner.unexpected()) } else { Ok(args) }
+}
+
 /// Deepest nesting of parentheses; keeps the recursion bounded.
 const DEPTH_LIMIT: usize = 32;
 

@@ -7,6 +7,7 @@ use crate::grid::floor;
 use crate::http::{App, EventStore, Line, Shared, SimulatorListener, Source, Token, check_token, router};
 use crate::time::MINUTE;
 use crate::world::effect::{Effect, Rollout};
+use crate::world::incident::Incident;
 use crate::world::replay::{Case, ReplayError, ReplayWorld, read_cases};
 use crate::world::scenario::{Deploy, ScenarioWorld};
 use crate::world::spec::{Scenario, ScenarioError};
@@ -259,6 +260,14 @@ impl SimulatorHandle {
     /// Where there is no such service, or the deployment is impossible.
     pub fn deploy_with(&self, deploy: Deploy) -> Result<(), ScenarioError> {
         self.shared.source.scenario()?.deploy(deploy)
+    }
+
+    /// Starts an incident: trouble of a service or dependency, felt by those who call it.
+    ///
+    /// # Errors
+    /// Where there is no such service or dependency, or the incident is impossible.
+    pub fn incident(&self, incident: Incident) -> Result<(), ScenarioError> {
+        self.shared.source.scenario()?.incident(&incident)
     }
 
     /// Takes the newest deployment of a service back, from now on. Says which version that was.

@@ -185,9 +185,27 @@ impl Registry {
         ids
     }
 
-    fn add(&mut self, entity: Entity) {
+    /// Adds an entity.
+    pub(crate) fn add(&mut self, entity: Entity) {
         self.by_id.insert(entity.id.clone(), self.entities.len());
         self.entities.push(entity);
+    }
+
+    /// Sets a property of an entity.
+    pub(crate) fn set_property(&mut self, id: &str, name: &str, value: Value) {
+        if let Some(entity) = self.by_id.get(id).map(|i| &mut self.entities[*i]) {
+            entity.properties.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Relates two entities, both ways.
+    pub(crate) fn relate(&mut self, name: &'static str, from: &str, to: &str) {
+        let (Some(source), Some(target)) = (self.by_id.get(from).copied(), self.by_id.get(to).copied())
+        else {
+            return;
+        };
+        self.entities[source].from.push((name, to.to_owned()));
+        self.entities[target].to.push((name, from.to_owned()));
     }
 
     /// The entity with an id.

@@ -2,7 +2,7 @@
 
 use super::{Entity, Registry, Tag};
 use crate::error::ApiError;
-use crate::scan::{Arg, Call, Scanner};
+use crate::scan::{self, Arg, Call};
 
 /// Longest selector.
 const LENGTH_LIMIT: usize = 2_000;
@@ -49,18 +49,7 @@ impl EntitySelector {
                 "The entity selector must not be longer than {LENGTH_LIMIT} characters"
             )));
         }
-        let mut scanner = Scanner::new(text);
-        let mut args = Vec::new();
-        loop {
-            args.push(scanner.arg()?);
-            if !scanner.take(',') {
-                break;
-            }
-        }
-        if scanner.peek().is_some() {
-            return Err(scanner.unexpected().into());
-        }
-        Self::from_args(&args)
+        Self::from_args(&scan::list(text)?)
     }
 
     fn from_args(args: &[Arg]) -> Result<Self, ApiError> {

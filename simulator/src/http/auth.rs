@@ -6,11 +6,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use std::fmt;
 
 /// The scopes that the simulator knows, with the names that Dynatrace shows.
-const SCOPES: [(&str, &str); 4] = [
+const SCOPES: [(&str, &str); 5] = [
     ("metrics.read", "Read metrics"),
     ("entities.read", "Read entities"),
     ("events.read", "Read events"),
     ("events.ingest", "Ingest events"),
+    ("problems.read", "Read problems"),
 ];
 
 /// An API token.

@@ -1,4 +1,4 @@
-//! `/_simulator`: faults, the log of calls, deployments. Not part of Dynatrace; without tokens.
+//! `/_simulator`: faults, the log of calls, deployments, incidents. Not part of Dynatrace; without tokens.
 
 use super::App;
 use super::input::body;
@@ -6,6 +6,7 @@ use crate::calls::Call;
 use crate::error::ApiError;
 use crate::fault::FaultRule;
 use crate::world::effect::{Effect, Rollout, WarmUp};
+use crate::world::incident::{Incident, ProblemSpec};
 use crate::world::scenario::Deploy;
 use crate::world::spec::ScenarioError;
 use axum::Json;
@@ -14,6 +15,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// `GET /_simulator/health`, and `/ready` for probes.
 pub(super) async fn health(State(app): State<App>) -> Json<Value> {
@@ -87,6 +89,34 @@ pub(super) async fn deploy(
     let DeployBody { service, version, effect, rollout, warm_up, .. } = wanted;
     let deploy = Deploy { service, version, at_ms, effect, rollout, warm_up };
     app.shared.source.scenario().and_then(|s| s.deploy(deploy)).map_err(|e| refused(&e))?;
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// An incident to start.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IncidentBody {
+    on: String,
+    /// Epoch milliseconds; absent: now.
+    at_ms: Option<i64>,
+    /// Absent: never.
+    until_ms: Option<i64>,
+    effect: Effect,
+    #[serde(default)]
+    shares: BTreeMap<String, f64>,
+    problem: Option<ProblemSpec>,
+}
+
+/// `POST /_simulator/incident`.
+pub(super) async fn incident(
+    State(app): State<App>,
+    bytes: Bytes,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let IncidentBody { on, at_ms, until_ms, effect, shares, problem } = body(&bytes)?;
+    let at_ms = at_ms.unwrap_or_else(|| app.shared.now());
+    let answer = json!({ "on": on, "at_ms": at_ms, "until_ms": until_ms });
+    let incident = Incident { on, at_ms, until_ms, effect, shares, problem };
+    app.shared.source.scenario().and_then(|s| s.incident(&incident)).map_err(|e| refused(&e))?;
     Ok((StatusCode::CREATED, Json(answer)))
 }
 

@@ -2,11 +2,11 @@
 
 use super::App;
 use super::auth::authorize;
-use super::input::Parameters;
+use super::input::{Parameters, fields};
 use super::page::{First, Pages};
 use crate::entity::EntitySelector;
 use crate::error::ApiError;
-use crate::time::{self, DAY};
+use crate::time::DAY;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -15,15 +15,6 @@ use serde_json::{Value, json};
 const SCOPE: &str = "entities.read";
 const PAGE: usize = 50;
 const PAGE_LIMIT: usize = 4_000;
-
-/// `+tags,+properties.detectedName` to its names.
-fn fields(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(|f| f.trim().trim_start_matches('+'))
-        .filter(|f| !f.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
 
 /// `GET /api/v2/entities`.
 pub(super) async fn list(
@@ -39,10 +30,6 @@ pub(super) async fn list(
             ApiError::query("nextPageKey", "expected one of nextPageKey or entitySelector to be specified")
         })?;
         EntitySelector::parse(selector)?;
-        let at = |name, default| match params.get(name) {
-            None => Ok(default),
-            Some(text) => time::parse(text, now).map_err(|e| ApiError::query(name, e)),
-        };
         let texts = vec![
             selector.to_owned(),
             params.owned("fields").unwrap_or_default(),
@@ -50,7 +37,7 @@ pub(super) async fn list(
         ];
         Ok(First {
             size: Pages::size(params.get("pageSize"), PAGE, PAGE_LIMIT)?,
-            window: (at("from", now - 3 * DAY)?, at("to", now)?),
+            window: params.window(now, 3 * DAY)?,
             texts,
         })
     })?;

@@ -7,8 +7,8 @@ use super::page::{First, Pages};
 use crate::entity::{Entity, EntitySelector};
 use crate::error::ApiError;
 use crate::noise::hash;
-use crate::scan::{Arg, Scanner};
-use crate::time::{self, DAY, HOUR, MINUTE};
+use crate::scan::{self, Arg};
+use crate::time::{DAY, HOUR, MINUTE};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -249,13 +249,9 @@ pub(super) async fn list(
     let now = app.shared.now();
     let others = params.any(&["eventSelector", "entitySelector", "from", "to", "pageSize"]);
     let pages = Pages::start("events", params.get("nextPageKey"), others, || {
-        let at = |name, default| match params.get(name) {
-            None => Ok(default),
-            Some(text) => time::parse(text, now).map_err(|e| ApiError::query(name, e)),
-        };
         Ok(First {
             size: Pages::size(params.get("pageSize"), PAGE, PAGE_LIMIT)?,
-            window: (at("from", now - 2 * HOUR)?, at("to", now)?),
+            window: params.window(now, 2 * HOUR)?,
             texts: ["eventSelector", "entitySelector"].map(|n| params.owned(n).unwrap_or_default()).to_vec(),
         })
     })?;
@@ -300,21 +296,10 @@ enum EventCriterion {
 
 impl EventCriterion {
     fn parse(text: &str) -> Result<Vec<Self>, ApiError> {
-        let mut criteria = Vec::new();
         if text.trim().is_empty() {
-            return Ok(criteria);
+            return Ok(Vec::new());
         }
-        let mut scanner = Scanner::new(text);
-        loop {
-            criteria.push(Self::one(&scanner.arg()?)?);
-            if !scanner.take(',') {
-                break;
-            }
-        }
-        if scanner.peek().is_some() {
-            return Err(scanner.unexpected().into());
-        }
-        Ok(criteria)
+        scan::list(text)?.iter().map(Self::one).collect()
     }
 
     fn one(arg: &Arg) -> Result<Self, ApiError> {

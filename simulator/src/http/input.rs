@@ -1,6 +1,7 @@
 //! What came in: query parameters and JSON bodies, with Dynatrace's errors instead of the framework's.
 
 use crate::error::ApiError;
+use crate::time;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -29,10 +30,31 @@ impl Parameters {
         self.get(name).map(str::to_owned)
     }
 
+    /// `from` and `to`; the last `default_ms` unless given.
+    ///
+    /// # Errors
+    /// 400 where one is no time.
+    pub(super) fn window(&self, now: i64, default_ms: i64) -> Result<(i64, i64), ApiError> {
+        let at = |name, default| match self.get(name) {
+            None => Ok(default),
+            Some(text) => time::parse(text, now).map_err(|e| ApiError::query(name, e)),
+        };
+        Ok((at("from", now - default_ms)?, at("to", now)?))
+    }
+
     /// Whether one of these is given.
     pub(super) fn any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.get(name).is_some())
     }
+}
+
+/// `+tags,+properties.detectedName` to its names.
+pub(super) fn fields(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(|f| f.trim().trim_start_matches('+'))
+        .filter(|f| !f.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Reads a JSON body.

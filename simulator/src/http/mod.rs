@@ -9,6 +9,7 @@ mod input;
 mod listener;
 mod metrics;
 mod page;
+mod problems;
 mod tokens;
 
 pub(crate) use auth::{Token, check_token};
@@ -118,13 +119,16 @@ pub(crate) fn router(app: App) -> Router {
         .route("/entities/{id}", get(entities::one))
         .route("/events", get(events::list))
         .route("/events/ingest", post(events::ingest))
+        .route("/problems", get(problems::list))
+        .route("/problems/{id}", get(problems::one))
         .route("/apiTokens/lookup", post(tokens::lookup));
     let control = Router::new()
         .route("/health", get(control::health))
         .route("/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
         .route("/calls", get(control::calls).delete(control::clear_calls))
         .route("/deploy", post(control::deploy))
-        .route("/rollback", post(control::rollback));
+        .route("/rollback", post(control::rollback))
+        .route("/incident", post(control::incident));
     Router::new()
         .nest("/api/v2", api)
         .nest("/_simulator", control)

@@ -1,4 +1,4 @@
-//! What a deployment does to a service.
+//! What a deployment or an incident does to a service.
 
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,19 @@ impl Impact {
     /// Nothing changes.
     pub(crate) const NONE: Self =
         Self { latency: 1.0, tail: 1.0, noise: 1.0, errors: 0.0, cpu: 1.0, load: 1.0, reports: true };
+
+    /// Both at once.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            latency: self.latency * other.latency,
+            tail: self.tail * other.tail,
+            noise: self.noise * other.noise,
+            errors: self.errors + other.errors,
+            cpu: self.cpu * other.cpu,
+            load: self.load * other.load,
+            reports: self.reports && other.reports,
+        }
+    }
 
     /// The part of it that a minute has which it covers only in part.
     pub(crate) fn partly(self, share: f64) -> Self {

@@ -1,14 +1,17 @@
 //! What is simulated: a scenario, or recorded cases.
 
 pub(crate) mod effect;
+pub(crate) mod incident;
 pub(crate) mod replay;
 pub(crate) mod scenario;
 pub(crate) mod service;
 pub(crate) mod spec;
+pub(crate) mod topology;
 
 use crate::entity::Registry;
 use crate::metric::Metric;
 use crate::point::Point;
+use incident::ProblemNote;
 use std::fmt::Debug;
 
 /// One series of a metric.
@@ -47,4 +50,6 @@ pub(crate) trait World: Debug + Send + Sync {
     fn points(&self, metric: usize, tuple: &Tuple, start: i64, end: i64) -> Vec<Option<Point>>;
     /// Deployments so far and to come.
     fn deployments(&self) -> Vec<DeploymentNote>;
+    /// Problems so far and to come, in the order of their making.
+    fn problems(&self) -> Vec<ProblemNote>;
 }

@@ -1,5 +1,6 @@
 //! Recorded cases, one JSON object a line, served as calculated service metrics.
 
+use super::incident::ProblemNote;
 use super::{DeploymentNote, Tuple, World};
 use crate::entity::{Entity, Registry, SERVICE, id_of};
 use crate::metric::{INSTANCE_DIMENSION, Metric, SERVICE_DIMENSION, Shape};
@@ -252,6 +253,10 @@ impl World for ReplayWorld {
     }
 
     fn deployments(&self) -> Vec<DeploymentNote> {
+        Vec::new()
+    }
+
+    fn problems(&self) -> Vec<ProblemNote> {
         Vec::new()
     }
 }

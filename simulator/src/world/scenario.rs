@@ -1,8 +1,10 @@
-//! A scenario in its place in time: its entities, series and deployments.
+//! A scenario in its place in time: its entities, series, deployments and incidents.
 
 use super::effect::{Effect, Rollout, WarmUp};
-use super::service::{Rolled, ServiceModel, Signal};
+use super::incident::{Incident, ProblemNote};
+use super::service::{History, Rolled, ServiceModel, Signal};
 use super::spec::{Scenario, ScenarioError, invalid};
+use super::topology::Topology;
 use super::{DeploymentNote, Tuple, World};
 use crate::entity::{Entity, Registry, SERVICE, Tag, id_of};
 use crate::metric::{INSTANCE_DIMENSION, Metric, SERVICE_DIMENSION, Shape};
@@ -68,18 +70,35 @@ pub(crate) struct ScenarioWorld {
     /// By series: service, and host where there is one series per host.
     series: Vec<(usize, Option<usize>)>,
     tuples: Vec<Vec<Tuple>>,
-    /// By service, in the order of their beginning.
-    rolled: RwLock<Vec<Vec<Rolled>>>,
+    topology: Topology,
+    timeline: RwLock<Timeline>,
+}
+
+/// What happened, and what will.
+#[derive(Debug, Default)]
+struct Timeline {
+    /// By service.
+    histories: Vec<History>,
+    problems: Vec<ProblemNote>,
+}
+
+impl Timeline {
+    fn add(&mut self, incident: &Incident, topology: &Topology) {
+        for (service, felt) in incident.felt(topology) {
+            self.histories[service].felt.push(felt);
+        }
+        self.problems.extend(incident.note(topology));
+    }
 }
 
 impl ScenarioWorld {
     /// Puts a scenario's start at `start_ms`.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "minutes of a scenario")]
     pub(crate) fn new(scenario: &Scenario, start_ms: i64) -> Result<Self, ScenarioError> {
-        scenario.check()?;
+        let topology = scenario.check()?;
         let (mut registry, mut series) = (Registry::default(), Vec::new());
         let mut tuples = vec![Vec::new(); METRICS.len()];
-        let mut rolled = Vec::new();
+        let mut timeline = Timeline::default();
         for (index, spec) in scenario.services.iter().enumerate() {
             let id = id_of(SERVICE, &spec.name);
             let mut entity = Entity::new(SERVICE, id.clone(), &spec.name);
@@ -113,11 +132,23 @@ impl ScenarioWorld {
                 })
                 .collect();
             all.sort_by_key(|d| d.at_ms);
-            rolled.push(all);
+            timeline.histories.push(History { rolled: all, felt: Vec::new() });
+        }
+        topology.register(&mut registry);
+        for incident in &scenario.incidents {
+            timeline.add(&incident.starting_at(start_ms, &str::to_owned)?, &topology);
         }
         let services =
             scenario.services.iter().map(|s| ServiceModel::new(s.clone(), scenario.seed, start_ms)).collect();
-        Ok(Self { registry, metrics: metrics(), services, series, tuples, rolled: RwLock::new(rolled) })
+        Ok(Self {
+            registry,
+            metrics: metrics(),
+            services,
+            series,
+            tuples,
+            topology,
+            timeline: RwLock::new(timeline),
+        })
     }
 
     fn index(&self, service: &str) -> Result<usize, ScenarioError> {
@@ -140,17 +171,29 @@ impl ScenarioWorld {
             return Err(invalid("version".into(), "is empty; name the version"));
         }
         let Deploy { version, at_ms, effect, rollout, warm_up, .. } = deploy;
-        let mut rolled = self.rolled.write().unwrap_or_else(PoisonError::into_inner);
-        rolled[index].push(Rolled { version, at_ms, effect, rollout, warm_up, until_ms: None });
-        rolled[index].sort_by_key(|d| d.at_ms);
+        let mut timeline = self.timeline.write().unwrap_or_else(PoisonError::into_inner);
+        let rolled = &mut timeline.histories[index].rolled;
+        rolled.push(Rolled { version, at_ms, effect, rollout, warm_up, until_ms: None });
+        rolled.sort_by_key(|d| d.at_ms);
+        Ok(())
+    }
+
+    /// Starts an incident at run time.
+    pub(crate) fn incident(&self, incident: &Incident) -> Result<(), ScenarioError> {
+        incident.check(&self.topology, &str::to_owned)?;
+        self.timeline.write().unwrap_or_else(PoisonError::into_inner).add(incident, &self.topology);
         Ok(())
     }
 
     /// Takes the newest deployment of a service back from `at_ms` on; says which version that was.
     pub(crate) fn rollback(&self, service: &str, at_ms: i64) -> Result<String, ScenarioError> {
         let index = self.index(service)?;
-        let mut rolled = self.rolled.write().unwrap_or_else(PoisonError::into_inner);
-        let newest = rolled[index].iter_mut().rev().find(|d| d.until_ms.is_none() && d.at_ms <= at_ms);
+        let mut timeline = self.timeline.write().unwrap_or_else(PoisonError::into_inner);
+        let newest = timeline.histories[index]
+            .rolled
+            .iter_mut()
+            .rev()
+            .find(|d| d.until_ms.is_none() && d.at_ms <= at_ms);
         let newest = newest.ok_or_else(|| ScenarioError::NothingToRollBack(service.to_owned()))?;
         newest.until_ms = Some(at_ms);
         Ok(newest.version.clone())
@@ -190,15 +233,15 @@ impl World for ScenarioWorld {
     fn points(&self, metric: usize, tuple: &Tuple, start: i64, end: i64) -> Vec<Option<Point>> {
         let (service, host) = self.series[tuple.series];
         let (model, signal) = (&self.services[service], METRICS[metric].4);
-        let rolled = self.rolled.read().unwrap_or_else(PoisonError::into_inner);
-        let rolled = &rolled[service];
+        let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
+        let history = &timeline.histories[service];
         let mut points = Vec::new();
         let mut at = start;
         while at + MINUTE <= end {
             points.push(match host {
-                Some(host) => model.host_point(signal, host, at, rolled),
+                Some(host) => model.host_point(signal, host, at, history),
                 None => (0..model.spec.hosts.len())
-                    .filter_map(|host| model.host_point(signal, host, at, rolled))
+                    .filter_map(|host| model.host_point(signal, host, at, history))
                     .reduce(|mut all, point| {
                         all.merge(&point);
                         all
@@ -210,9 +253,9 @@ impl World for ScenarioWorld {
     }
 
     fn deployments(&self) -> Vec<DeploymentNote> {
-        let rolled = self.rolled.read().unwrap_or_else(PoisonError::into_inner);
-        let notes = self.services.iter().zip(rolled.iter()).flat_map(|(model, rolled)| {
-            rolled.iter().map(|d| DeploymentNote {
+        let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
+        let notes = self.services.iter().zip(&timeline.histories).flat_map(|(model, history)| {
+            history.rolled.iter().map(|d| DeploymentNote {
                 service_id: id_of(SERVICE, &model.spec.name),
                 service: model.spec.name.clone(),
                 version: d.version.clone(),
@@ -220,5 +263,9 @@ impl World for ScenarioWorld {
             })
         });
         notes.collect()
+    }
+
+    fn problems(&self) -> Vec<ProblemNote> {
+        self.timeline.read().unwrap_or_else(PoisonError::into_inner).problems.clone()
     }
 }

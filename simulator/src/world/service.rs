@@ -1,6 +1,7 @@
-//! How one simulated service behaves in one minute: a pure function of seed, time and deployments.
+//! How one simulated service behaves in one minute: a pure function of seed, time, deployments and incidents.
 
 use super::effect::{Effect, Impact, Rollout, WarmUp};
+use super::incident::Felt;
 use super::spec::ServiceSpec;
 use crate::noise::{ar1, normal, poisson, stream, uniform};
 use crate::point::Point;
@@ -52,6 +53,15 @@ impl Rolled {
         let switched = at >= self.at_ms && self.until_ms.is_none_or(|until| at < until);
         is_new != switched
     }
+}
+
+/// What happened to a service, and what will.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct History {
+    /// Deployments in the order of their beginning.
+    pub(crate) rolled: Vec<Rolled>,
+    /// What it feels of incidents.
+    pub(crate) felt: Vec<Felt>,
 }
 
 /// What is measured on a host.
@@ -113,11 +123,12 @@ impl ServiceModel {
         signal: Signal,
         host: usize,
         at: i64,
-        rolled: &[Rolled],
+        history: &History,
     ) -> Option<Point> {
         let (name, seeds) = (self.spec.hosts.get(host)?, self.hosts.get(host)?);
         let minute = at.div_euclid(MINUTE);
-        let impact = self.impact(host, name, at, rolled);
+        let version = self.impact(host, name, at, &history.rolled);
+        let impact = history.felt.iter().fold(version, |impact, felt| impact.and(felt.impact(name, at)));
         if !impact.reports || self.is_missing(name, at) {
             return None;
         }

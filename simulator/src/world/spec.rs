@@ -1,6 +1,8 @@
 //! The scenario language: what is written in YAML, and its limits.
 
 use super::effect::{Effect, Rollout, WarmUp};
+use super::incident::IncidentSpec;
+use super::topology::{DependencySpec, Topology};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -16,8 +18,14 @@ pub struct Scenario {
     /// Seed of everything that looks random.
     #[serde(default)]
     pub seed: u64,
+    /// What the services call besides each other.
+    #[serde(default)]
+    pub dependencies: Vec<DependencySpec>,
     /// The services.
     pub services: Vec<ServiceSpec>,
+    /// Troubles of services and dependencies.
+    #[serde(default)]
+    pub incidents: Vec<IncidentSpec>,
 }
 
 /// A service of a scenario.
@@ -31,6 +39,9 @@ pub struct ServiceSpec {
     pub tags: Vec<String>,
     /// Names of the hosts or pods; one process group instance each.
     pub hosts: Vec<String>,
+    /// Names of the services and dependencies that it calls.
+    #[serde(default)]
+    pub calls: Vec<String>,
     /// Requests.
     #[serde(default)]
     pub load: LoadSpec,
@@ -181,13 +192,14 @@ pub enum ScenarioError {
 }
 
 /// The scenarios that come with the simulator.
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 8] = [
     ("healthy", include_str!("../../scenarios/healthy.yaml")),
     ("bad-deployment", include_str!("../../scenarios/bad-deployment.yaml")),
     ("blue-green-bad", include_str!("../../scenarios/blue-green-bad.yaml")),
     ("canary-bad", include_str!("../../scenarios/canary-bad.yaml")),
     ("rolling-bad", include_str!("../../scenarios/rolling-bad.yaml")),
     ("no-data", include_str!("../../scenarios/no-data.yaml")),
+    ("shared-database", include_str!("../../scenarios/shared-database.yaml")),
     ("demo", include_str!("../../scenarios/demo.yaml")),
 ];
 
@@ -230,7 +242,15 @@ impl Scenario {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<(), ScenarioError> {
+    /// The scenario without its incidents, to start them at run time instead.
+    #[must_use]
+    pub fn without_incidents(mut self) -> Self {
+        self.incidents.clear();
+        self
+    }
+
+    /// Checks everything, and says who calls whom.
+    pub(crate) fn check(&self) -> Result<Topology, ScenarioError> {
         let mut names = BTreeSet::new();
         for (i, service) in self.services.iter().enumerate() {
             let at = |field: &str| format!("services[{i}].{field}");
@@ -239,7 +259,12 @@ impl Scenario {
             }
             service.check(&at)?;
         }
-        Ok(())
+        let topology = Topology::new(self)?;
+        for (i, incident) in self.incidents.iter().enumerate() {
+            let at = |field: &str| format!("incidents[{i}].{field}");
+            incident.starting_at(0, &at)?.check(&topology, &at)?;
+        }
+        Ok(topology)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::harness::{DAY, Harness, START, message};
 use serde_json::{Value, json};
-use vouch_simulator::{instance_id, service_id};
+use vouch_simulator::{Scenario, Simulator, instance_id, service_id};
 
 const PATH: &str = "/api/v2/entities";
 
@@ -80,5 +80,78 @@ async fn one_entity_and_refusals() {
         let answer = h.get(PATH, &query, 400).await;
         assert_eq!(answer["error"]["constraintViolations"][0]["path"], path, "{query:?}");
     }
+    h.end().await;
+}
+
+#[tokio::test]
+async fn who_calls_whom() {
+    let h = Harness::scenario("shared-database", START).await;
+    let find = async |selector: &str| {
+        let fields = "+fromRelationships.calls,+toRelationships.calls,+properties";
+        let query = [("entitySelector", selector), ("fields", fields), ("sort", "+name")];
+        h.get(PATH, &query, 200).await
+    };
+    let all = find("type(\"SERVICE\")").await;
+    assert_eq!(
+        names(&all),
+        [
+            "cart",
+            "catalog",
+            "checkout",
+            "orders",
+            "orders-db",
+            "payment-gateway",
+            "profile",
+            "search",
+            "storefront"
+        ]
+    );
+    let related = |entity: usize, direction: &str| {
+        let mut ids = Vec::new();
+        for target in all["entities"][entity][direction]["calls"].as_array().into_iter().flatten() {
+            assert_eq!(target["type"], "SERVICE");
+            ids.push(target["id"].as_str().unwrap().to_owned());
+        }
+        ids
+    };
+    let ids = |names: &[&str]| names.iter().map(|name| service_id(name)).collect::<Vec<_>>();
+    assert_eq!(related(2, "fromRelationships"), ids(&["orders-db", "payment-gateway"]));
+    assert_eq!(related(2, "toRelationships"), ids(&["storefront"]));
+    assert_eq!(related(4, "toRelationships"), ids(&["checkout", "cart", "orders"]));
+    assert_eq!(all["entities"][4]["fromRelationships"], json!({}), "absent where there are none");
+    assert_eq!(all["entities"][4]["properties"]["serviceType"], "DATABASE_SERVICE");
+    assert!(all["entities"][5]["properties"].get("serviceType").is_none());
+    for (selector, expected) in [
+        (
+            "type(SERVICE),fromRelationships.calls(type(SERVICE),entityName.equals(orders-db))",
+            vec!["cart", "checkout", "orders"],
+        ),
+        (
+            "type(SERVICE),toRelationships.calls(type(SERVICE),entityName.equals(checkout))",
+            vec!["orders-db", "payment-gateway"],
+        ),
+        ("type(SERVICE),toRelationships.calls(type(SERVICE),entityName.equals(catalog))", vec![]),
+    ] {
+        assert_eq!(names(&find(selector).await), expected, "{selector}");
+    }
+    let id = service_id("checkout");
+    let whole = h.get(&format!("{PATH}/{id}"), &[("fields", "+fromRelationships")], 200).await;
+    assert_eq!(whole["fromRelationships"]["calls"].as_array().unwrap().len(), 2);
+    let bare = h.get(&format!("{PATH}/{id}"), &[("fields", "+tags")], 200).await;
+    assert!(bare.get("fromRelationships").is_none() && bare.get("toRelationships").is_none());
+    h.end().await;
+}
+
+#[tokio::test]
+async fn a_dependency_that_is_also_a_service_is_one_entity() {
+    let text = "{name: x, dependencies: [{name: db, database: true}], services: [
+        {name: a, hosts: [h], calls: [db, b]}, {name: b, hosts: [h], calls: [a]}, {name: db, hosts: [h]}]}";
+    let builder = Simulator::builder().scenario(Scenario::parse(text).unwrap()).start_ms(START);
+    let h = Harness::new(builder, START).await;
+    let query =
+        [("entitySelector", "type(SERVICE)"), ("fields", "+properties.serviceType"), ("sort", "name")];
+    let answer = h.get(PATH, &query, 200).await;
+    assert_eq!(names(&answer), ["a", "b", "db"]);
+    assert_eq!(answer["entities"][2]["properties"]["serviceType"], "DATABASE_SERVICE");
     h.end().await;
 }

@@ -11,6 +11,8 @@ mod harness;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod problems;
+#[cfg(test)]
 mod program;
 #[cfg(test)]
 mod replay;

@@ -402,3 +402,37 @@ async fn descriptors() {
     h.get("/api/v2/nothing", &[], 404).await;
     h.end().await;
 }
+
+#[tokio::test]
+async fn several_services_in_one_query() {
+    let h = Harness::scenario("shared-database", START + HOUR).await;
+    let mut wanted = ["checkout", "cart", "search"].map(service_id);
+    wanted.sort();
+    let quoted = wanted.clone().map(|id| format!("\"{id}\"")).join(",");
+    let entities = format!("type(SERVICE),entityId({quoted})");
+    let inner = entities.replace('"', "~\"");
+    let window = (START, START + 5 * MINUTE);
+    let split = "splitBy(\"dt.entity.service\"):percentile(95)";
+    let by_parameter = h
+        .query(&format!("{LATENCY}:{split}"), window, &[("entitySelector", &entities), ("resolution", "1m")])
+        .await;
+    let filter = format!("filter(in(\"dt.entity.service\",entitySelector(\"{inner}\")))");
+    let by_filter = h.query(&format!("{LATENCY}:{filter}:{split}"), window, &[("resolution", "1m")]).await;
+    let by_or = wanted.clone().map(|id| format!("eq(\"dt.entity.service\",\"{id}\")")).join(",");
+    let by_or =
+        h.query(&format!("{LATENCY}:filter(or({by_or})):{split}"), window, &[("resolution", "1m")]).await;
+    let data = by_filter["result"][0]["data"].as_array().unwrap();
+    let mut found: Vec<&str> = data.iter().map(|d| d["dimensions"][0].as_str().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, wanted);
+    assert!(
+        data.iter().all(|d| d["values"].as_array().unwrap().iter().filter(|v| v.is_number()).count() == 5)
+    );
+    for answer in [by_parameter, by_or] {
+        assert_eq!(answer["result"][0]["data"], by_filter["result"][0]["data"]);
+    }
+    let databases = format!("type(SERVICE),entityId(\"{}\")", service_id("orders-db"));
+    let none = h.query(&format!("{LATENCY}:{split}"), window, &[("entitySelector", &databases)]).await;
+    assert_eq!(none["result"][0]["data"], json!([]), "dependencies measure nothing");
+    h.end().await;
+}
