@@ -42,7 +42,7 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 /// What the simulated tenant serves.
 #[derive(Debug)]
 pub enum Telemetry {
-    /// A scenario by its name, with no deployments of its own.
+    /// A scenario by its name, with no deployments and no incidents of its own.
     Scenario(&'static str),
     /// Recorded cases, deployed at this instant.
     Replay(Vec<Case>, Timestamp),
@@ -78,7 +78,7 @@ impl World {
         let nats = NatsServer::start(&folder.path().join("nats")).expect("a nats-server");
         let (clock, builder) = match telemetry {
             Telemetry::Scenario(name) => {
-                let mut scenario = Scenario::named(name).expect("a scenario");
+                let mut scenario = Scenario::named(name).expect("a scenario").without_incidents();
                 scenario.services.iter_mut().for_each(|service| service.deployments.clear());
                 let clock = ScaledClock::starting_at(SystemClock.now().floor_minute(), speed);
                 (clock, Simulator::builder().scenario(scenario))

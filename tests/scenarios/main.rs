@@ -6,6 +6,7 @@ mod analyzing;
 mod announcing;
 mod budgets;
 mod command_line;
+mod common_cause;
 mod crashes;
 mod endings;
 mod refusals;
