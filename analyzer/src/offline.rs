@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use vouch_proto::Outcome;
+use vouch_proto::{CommonCause, Outcome, Witness};
 
 /// Longest line: beyond it a line is refused rather than held in memory.
 pub const MAX_LINE_BYTES: u64 = 256 << 20;
@@ -37,6 +37,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
     metrics: Vec<LineMetric<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    common_cause: Option<LineCause<'a>>,
     judge_version: &'static str,
 }
 
@@ -47,6 +49,40 @@ struct LineMetric<'a> {
     classification: &'static str,
     risk: f64,
     reason: &'a str,
+}
+
+/// What explains a degradation besides the deployment.
+#[derive(Debug, Serialize)]
+struct LineCause<'a> {
+    asked: u32,
+    shares: Option<&'a str>,
+    witnesses: Vec<LineWitness<'a>>,
+    problems: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct LineWitness<'a> {
+    service: &'a str,
+    metric: &'a str,
+    effect: f64,
+    since_minute: u32,
+}
+
+impl<'a> LineCause<'a> {
+    fn of(cause: &'a CommonCause) -> Self {
+        let witness = |one: &'a Witness| LineWitness {
+            service: &one.service,
+            metric: &one.metric,
+            effect: one.effect,
+            since_minute: one.since_minute,
+        };
+        Self {
+            asked: cause.asked,
+            shares: cause.shares.as_deref(),
+            witnesses: cause.witnesses.iter().map(witness).collect(),
+            problems: &cause.problems,
+        }
+    }
 }
 
 /// A line to judge: its number in the file, from 1, and its bytes, or nothing where it is too long.
@@ -214,6 +250,7 @@ fn judge_line(task: &Task, settings: &JudgeSettings) -> Done {
             reason,
             line: Some(task.line),
             metrics: Vec::new(),
+            common_cause: None,
             judge_version: JUDGE_VERSION,
         };
         done(to_text(&line), true)
@@ -246,6 +283,7 @@ fn verdict<'a>(id: &'a str, judgement: &'a Judgement) -> Line<'a> {
         reason: &judgement.reason,
         line: None,
         metrics: metrics.collect(),
+        common_cause: judgement.common_cause.as_ref().map(LineCause::of),
         judge_version: JUDGE_VERSION,
     }
 }

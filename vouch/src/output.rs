@@ -86,6 +86,9 @@ pub(crate) fn verdict(verdict: &Verdict) -> String {
     for metric in &verdict.metrics {
         text.push_str(&format!("\n    {}", row(metric)));
     }
+    for one in &verdict.left_out {
+        text.push_str(&format!("\n  left out of the references: {}, {}", one.window, one.why));
+    }
     text.push_str(&format!("\n  verification {}", verdict.verification_id));
     text
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use vouch_analyzer::case::Case;
 use vouch_analyzer::evidence::{self, Evidence, UnitEvidence, bundle};
 use vouch_analyzer::judge::JudgeSettings;
-use vouch_proto::{Outcome, v1};
+use vouch_proto::{Outcome, Witness, v1};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Largest answer that is taken.
@@ -150,6 +150,7 @@ fn show(arguments: &Arguments, text: &str) -> Result<(), (Code, String)> {
     if let Some(about) = &about {
         said.push(subject(about));
     }
+    said.extend(surroundings(&case, &evidence));
     for unit in &units {
         said.push(String::new());
         said.push(terminal::draw(&Picture::new(&evidence, unit), style(arguments)).trim_end().to_owned());
@@ -190,6 +191,24 @@ fn subject(about: &bundle::About) -> String {
         "{} {} in {}, verification {}{from}",
         verdict.service, verdict.version, verdict.environment, verdict.verification_id
     )
+}
+
+/// What went on around the service, as far as the verdict rests on it.
+fn surroundings(case: &Case, evidence: &Evidence) -> Vec<String> {
+    let cause = evidence.judgement.common_cause.iter();
+    let witness = |one: &Witness| {
+        let size = if case.metrics.get(&one.metric).is_some_and(|metric| metric.exposure.is_some()) {
+            format!("{:+.2} points", 100.0 * one.effect)
+        } else {
+            format!("worse by {:.0} %", 100.0 * one.effect)
+        };
+        format!("  witness  {}: {} {size} since minute {}", one.service, one.metric, one.since_minute)
+    };
+    let left_out = case.left_out.iter().map(|one| {
+        let [start, end] = one.window;
+        format!(" left out  minutes {start} to {end} of the references: {}", one.why)
+    });
+    cause.flat_map(|cause| cause.witnesses.iter().map(witness)).chain(left_out).collect()
 }
 
 /// The units that were asked for, the most suspicious first.
@@ -235,8 +254,8 @@ fn style(arguments: &Arguments) -> Style {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use vouch_analyzer::case::{CaseMetric, HostGroup};
-    use vouch_proto::{Direction, Strategy};
+    use vouch_analyzer::case::{CaseMetric, HostGroup, LeftOut, Neighbour};
+    use vouch_proto::{Direction, Relation, Strategy};
 
     /// A service whose latency is `ratio` times the usual one after the deployment.
     fn case(ratio: f64) -> Case {
@@ -294,6 +313,26 @@ pub(crate) mod tests {
         for part in ["against  the time before", "states  ", "worse by", "SAX word  ", "query  builtin:x"] {
             assert!(said.contains(part), "{part} is missing in\n{said}");
         }
+    }
+
+    #[test]
+    fn witnesses_and_what_was_left_out_are_named() {
+        let mut slow = case(1.6);
+        for name in ["cart", "orders"] {
+            let mut one = Neighbour::of(&slow, name, Relation::Unrelated).sharing("orders-db");
+            one.case.metrics.clone_from(&slow.metrics);
+            for series in slow.series.clone() {
+                one = one.with_series(&series.metric, series.start, series.values);
+            }
+            slow.neighbours.push(one);
+        }
+        slow.left_out.push(LeftOut { window: [-50, -40], why: "version 1.0 failed".into() });
+        let evidence = evidence::of_case(&slow, &JudgeSettings::default()).unwrap();
+        let said = surroundings(&slow, &evidence);
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(said[0], "  witness  cart: response_time worse by 60 % since minute 3");
+        assert_eq!(said[2], " left out  minutes -50 to -40 of the references: version 1.0 failed");
+        assert_eq!(surroundings(&case(1.6), &super::tests::evidence(1.6)), Vec::<String>::new());
     }
 
     #[test]
