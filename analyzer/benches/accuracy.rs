@@ -4,9 +4,11 @@
 #[path = "generator/mod.rs"]
 mod generator;
 
+use generator::around::{NOTHING, deployment, shared_database, slow};
 use generator::{Change, Scenario};
 use rayon::prelude::*;
 use std::io::Write;
+use vouch_analyzer::case::Case;
 use vouch_analyzer::judge::{JudgeSettings, Judgement, judge};
 use vouch_proto::{MetricSettings, MinimumEffect, Outcome};
 
@@ -19,13 +21,26 @@ enum Bound {
 
 struct Row {
     name: String,
-    scenario: Scenario,
-    settings: Option<MetricSettings>,
+    /// The deployment of a seed.
+    case: Box<dyn Fn(u64) -> Case + Sync>,
     bound: Bound,
 }
 
 fn row(name: impl Into<String>, scenario: Scenario, bound: Bound) -> Row {
-    Row { name: name.into(), scenario, settings: None, bound }
+    Row { name: name.into(), case: Box::new(move |seed| scenario.case(seed)), bound }
+}
+
+/// Deployments with other services around them.
+fn rows_with_neighbours() -> [Row; 3] {
+    let named =
+        |name: &str, case: Box<dyn Fn(u64) -> Case + Sync>, bound| Row { name: name.into(), case, bound };
+    let alone = |seed| Case { neighbours: Vec::new(), ..shared_database(seed) };
+    let regression = |seed| deployment(seed, slow((seed % 12) as i64, 0.3), &[NOTHING; 8]);
+    [
+        named("shared database, nobody is asked", Box::new(alone), Bound::FailedAtLeast(0.9)),
+        named("shared database, six are asked", Box::new(shared_database), Bound::FailedAtMost(0.01)),
+        named("+35 % among eight healthy ones", Box::new(regression), Bound::FailedAtLeast(0.95)),
+    ]
 }
 
 fn rows() -> Vec<Row> {
@@ -43,10 +58,14 @@ fn rows() -> Vec<Row> {
     rows.push(row("+20 %, 60 min", latency(1.2, 0), Bound::FailedAtLeast(0.95)));
     rows.push(row("+20 % in the last quarter", latency(1.2, 45), Bound::FailedAtLeast(0.95)));
     rows.push(row("+5 %", latency(1.05, 0), Bound::FailedAtMost(0.15)));
-    let mut sensitive = row("+5 %, minimum effect 0", latency(1.05, 0), Bound::FailedAtLeast(0.60));
     let any = MinimumEffect { relative: Some(0.0), absolute: None };
-    sensitive.settings = Some(MetricSettings { minimum_effect: any, ..MetricSettings::default() });
-    rows.push(sensitive);
+    let settings = MetricSettings { minimum_effect: any, ..MetricSettings::default() };
+    let small = latency(1.05, 0);
+    rows.push(Row {
+        name: "+5 %, minimum effect 0".into(),
+        case: Box::new(move |seed| small.case(seed).with_settings("response_time", settings.clone())),
+        bound: Bound::FailedAtLeast(0.60),
+    });
     let errors = Scenario { change: Change::Errors { share: 0.004 }, ..usual };
     rows.push(row("errors 0.1 % to 0.4 %", errors, Bound::FailedAtLeast(0.95)));
     let spread = Scenario { change: Change::Spread { factor: 2.0 }, window_min: 30, ..usual };
@@ -56,6 +75,7 @@ fn rows() -> Vec<Row> {
         let name = format!("x5 for {minutes} min: passes as transient");
         rows.push(row(name, Scenario { change, ..usual }, Bound::TransientAtLeast(0.95)));
     }
+    rows.extend(rows_with_neighbours());
     rows
 }
 
@@ -70,17 +90,11 @@ fn main() -> std::io::Result<std::process::ExitCode> {
         given.unwrap_or(default)
     };
     let (seed, cases) = (number(0, 1), number(1, 1000));
-    writeln!(out, "seed {seed}, {cases} deployments a row, 5 metrics each, judged every minute")?;
+    writeln!(out, "seed {seed}, {cases} deployments a row, judged every minute")?;
     writeln!(out, "{:36} {:>8} {:>8} {:>10}  bound", "scenario", "failed", "passed", "median min")?;
     let mut missed = false;
     for row in rows() {
-        let one = |i: u64| {
-            let mut case = row.scenario.case(seed * 1_000_003 + i);
-            if let Some(settings) = &row.settings {
-                case = case.with_settings("response_time", settings.clone());
-            }
-            judge(&case, &JudgeSettings::default())
-        };
+        let one = |i: u64| judge(&(row.case)(seed * 1_000_003 + i), &JudgeSettings::default());
         let judgements: Vec<Judgement> = (0..cases).into_par_iter().map(one).collect();
         let failed = share(&judgements, |j| j.outcome == Some(Outcome::Fail));
         let passed = share(&judgements, |j| j.outcome == Some(Outcome::Pass));

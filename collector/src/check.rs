@@ -16,7 +16,7 @@ pub struct Finding {
     pub result: Result<String, String>,
 }
 
-/// Tries the tenant's address, the token and its scopes, and the two calls that collecting makes. Changes nothing.
+/// Tries the tenant's address, the token and its scopes, and the calls that collecting makes. Changes nothing.
 pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Finding> {
     let tenant = &settings.tenant;
     let source = match Dynatrace::new(tenant, clock, Health::default(), Metrics::default()) {
@@ -37,6 +37,11 @@ pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Find
         let metrics = source.has_metric("builtin:service.response.time").await;
         let result = metrics.map(|()| "readable".to_owned()).map_err(|e| e.to_string());
         findings.push(Finding { subject: "metrics (metrics.read)", result });
+        let problems = match source.has_problems().await {
+            Ok(()) => "readable".to_owned(),
+            Err(failure) => format!("left out of verdicts: {failure}"),
+        };
+        findings.push(Finding { subject: "problems (problems.read, optional)", result: Ok(problems) });
     }
     findings
 }

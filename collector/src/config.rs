@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn everything_wrong_is_named_at_once() {
         let (_, said) = read(
-            "collector:\n  url: https://abc.apps.dynatrace.com\n  token_file: /nowhere\n  settle: 2h\n  reread_after: 9m\n  \
+            "collector:\n  neighbours: 21\n  url: https://abc.apps.dynatrace.com\n  token_file: /nowhere\n  settle: 2h\n  reread_after: 9m\n  \
              concurrency: 0\n  environment: ''\n  oops: 1\n  services:\n  - {service: a}\n  - {entity_id: HOST-1}\n  \
              - {service: b, entity_name: x}\n  - {service: b, entity_name: y}\n",
         );
@@ -215,6 +215,7 @@ mod tests {
             "collector.settle: `2h` is not within",
             "collector.give_up_after: 300s is shorter than reread_after",
             "collector.concurrency: `0`",
+            "collector.neighbours: `21`",
             "collector.environment",
             "collector.oops: is no setting here",
             "collector.services[0].entity_id: or `entity_name`",

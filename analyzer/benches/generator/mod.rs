@@ -1,5 +1,8 @@
 //! Seeded series of a service before and after a deployment, for the accuracy benchmark and the property tests.
 
+#[allow(dead_code, reason = "not every benchmark and test looks around")]
+pub(crate) mod around;
+
 use std::f64::consts::TAU;
 use vouch_analyzer::case::{Case, CaseMetric, HostGroup};
 use vouch_proto::{Direction, Strategy};

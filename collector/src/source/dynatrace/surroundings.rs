@@ -118,6 +118,15 @@ impl Dynatrace {
         }
     }
 
+    /// Whether problems can be read.
+    ///
+    /// # Errors
+    /// Where the tenant does not answer, or the token may not see them.
+    pub async fn has_problems(&self) -> Result<(), Failure> {
+        let query = vec![("pageSize", "1".to_owned())];
+        self.client.send_aside::<ProblemPage>(&Call::get(&["problems"], query, SCOPE)).await.map(|_| ())
+    }
+
     fn problems_refused_until(&self) -> Option<Timestamp> {
         *self.problems_refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
