@@ -18,6 +18,7 @@ pub struct NatsServer {
     child: Child,
     port: u16,
     store: PathBuf,
+    config: Option<PathBuf>,
     binary: PathBuf,
 }
 
@@ -64,9 +65,17 @@ impl NatsServer {
     /// # Errors
     /// Where none is found or it does not start in 10 s.
     pub fn start(store: &Path) -> anyhow::Result<Self> {
+        Self::start_with(store, None)
+    }
+
+    /// As `start`, with a configuration file besides: port and store are still those of the command line.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub fn start_with(store: &Path, config: Option<&Path>) -> anyhow::Result<Self> {
         let binary = find()?;
-        let (child, port) = spawn(&binary, store, None)?;
-        Ok(Self { child, port, store: store.to_owned(), binary })
+        let (child, port) = spawn(&binary, (store, config), None)?;
+        Ok(Self { child, port, store: store.to_owned(), config: config.map(Path::to_owned), binary })
     }
 
     /// Its address.
@@ -87,7 +96,7 @@ impl NatsServer {
     /// Where it does not start in 10 s.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
-        let (child, port) = spawn(&self.binary, &self.store, Some(self.port))?;
+        let (child, port) = spawn(&self.binary, (&self.store, self.config.as_deref()), Some(self.port))?;
         (self.child, self.port) = (child, port);
         Ok(())
     }
@@ -99,7 +108,11 @@ impl Drop for NatsServer {
     }
 }
 
-fn spawn(binary: &Path, store: &Path, port: Option<u16>) -> anyhow::Result<(Child, u16)> {
+fn spawn(
+    binary: &Path,
+    (store, config): (&Path, Option<&Path>),
+    port: Option<u16>,
+) -> anyhow::Result<(Child, u16)> {
     std::fs::create_dir_all(store)?;
     let port = port.map_or_else(|| "-1".to_owned(), |p| p.to_string());
     let mut child = Command::new(binary)
@@ -107,6 +120,7 @@ fn spawn(binary: &Path, store: &Path, port: Option<u16>) -> anyhow::Result<(Chil
         .arg(store)
         .arg("--ports_file_dir")
         .arg(store)
+        .args(config.into_iter().flat_map(|config| [Path::new("--config"), config]))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         // Ctrl-C is for whoever started it: the server goes last, when everything has drained.

@@ -36,6 +36,8 @@ pub const TOKEN: &str =
     "dt0c01.TESTTESTTESTTESTTESTTEST.TESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTEST";
 /// Environment of all deployments of the tests.
 pub const ENVIRONMENT: &str = "prod";
+/// Where a guarded nats-server says what it refused.
+const NATS_LOG: &str = "nats-server.txt";
 /// Longest wait for anything, real time.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
@@ -60,6 +62,7 @@ pub struct World {
     /// The clock of everything.
     pub clock: ScaledClock,
     folder: TempDir,
+    guarded: bool,
     dynatrace: SocketAddr,
     stop: CancellationToken,
     more: String,
@@ -73,9 +76,27 @@ impl World {
     /// # Panics
     /// Where something does not start: the test cannot run.
     pub async fn start(telemetry: Telemetry, speed: f64) -> Self {
+        Self::open(telemetry, speed, false).await
+    }
+
+    /// As `start`, with the users of `deploy/nats.conf`, each with its rights alone; what must be there is made first.
+    pub async fn start_guarded(telemetry: Telemetry, speed: f64) -> Self {
+        let world = Self::open(telemetry, speed, true).await;
+        let settings = world.settings("setup", process::free_port());
+        let analyzer = process::program("vouch-analyzer");
+        let mut command = tokio::process::Command::new(analyzer);
+        let made = command.arg("--settings").arg(settings).arg("--setup").output().await;
+        let made = made.expect("the analyzer starts");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        world
+    }
+
+    async fn open(telemetry: Telemetry, speed: f64, guarded: bool) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let folder = tempfile::tempdir().expect("a folder");
-        let nats = NatsServer::start(&folder.path().join("nats")).expect("a nats-server");
+        let config = guarded.then(|| guard(folder.path()));
+        let nats =
+            NatsServer::start_with(&folder.path().join("nats"), config.as_deref()).expect("a nats-server");
         let (clock, builder) = match telemetry {
             Telemetry::Scenario(name) => {
                 let mut scenario = Scenario::named(name).expect("a scenario").without_incidents();
@@ -107,6 +128,7 @@ impl World {
             hook,
             clock,
             folder,
+            guarded,
             dynatrace,
             stop,
             more: String::new(),
@@ -149,12 +171,13 @@ impl World {
             format!("analyzer: {{grpc_listen: '127.0.0.1:{grpc}', deadline_grace: 15m}}\n")
         };
         let text = format!(
-            "nats: {{url: '{nats}'}}\nlog: {{level: 'info', format: text}}\n\
+            "nats: {{url: '{nats}'{user}}}\nlog: {{level: 'info', format: text}}\n\
              clock: {{simulated: '{simulated}', anchor: '{anchor}', speed: {speed}}}\n\
              collector: {{tenant: test, url: 'http://{dynatrace}', {collector}}}\n{analyzer}\
              notifier:\n  lease: 3s\n  actions:\n  - {{name: undo, type: webhook, url: '{hook}', unsigned: true}}\n  \
              rollback: {{default: act, action: undo}}\n{templates}\n{more}",
             nats = self.nats.url(),
+            user = if self.guarded { format!(", user: {name}, password: p-{name}") } else { String::new() },
             simulated = self.clock.simulated,
             anchor = self.clock.anchor,
             speed = self.clock.speed,
@@ -189,7 +212,14 @@ impl World {
 
     /// The topics of this world.
     pub async fn topics(&self) -> Topics {
-        Topics::open(&self.nats.url()).await
+        Topics::open(&self.nats.url(), self.guarded.then_some(("admin", "p-admin"))).await
+    }
+
+    /// What the nats-server refused so far, a line each.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join(NATS_LOG)).unwrap_or_default();
+        log.lines().filter(|line| line.contains("Violation")).map(ToOwned::to_owned).collect()
     }
 
     /// The present.
@@ -221,6 +251,22 @@ impl World {
             ..Default::default()
         }
     }
+}
+
+/// The users of `deploy/nats.conf` for a nats-server of a test, each with the password `p-<user>`.
+fn guard(folder: &Path) -> PathBuf {
+    let own = ["port:", "http:", "store_dir:"];
+    let text = include_str!("../../deploy/nats.conf");
+    let kept = text.lines().filter(|line| !own.iter().any(|field| line.trim_start().starts_with(field)));
+    let log = folder.join(NATS_LOG);
+    let config =
+        kept.chain([format!("log_file: '{}'", log.display()).as_str()]).collect::<Vec<_>>().join("\n");
+    let users = ["setup", "collector", "analyzer", "notifier", "deployer", "subscriber", "admin"];
+    let passwords = users.map(|user| format!("PASSWORD_{}: \"p-{user}\"\n", user.to_uppercase()));
+    std::fs::write(folder.join("passwords.conf"), passwords.concat()).expect("passwords are written");
+    let path = folder.join("nats.conf");
+    std::fs::write(&path, config).expect("a configuration is written");
+    path
 }
 
 impl Drop for World {

@@ -28,8 +28,11 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub(crate) async fn open(url: &str) -> Self {
-        let client = async_nats::connect(url).await.expect("the nats-server answers");
+    pub(crate) async fn open(url: &str, user: Option<(&str, &str)>) -> Self {
+        let options = user.map_or_else(async_nats::ConnectOptions::new, |(user, password)| {
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        });
+        let client = options.connect(url).await.expect("the nats-server answers");
         Self { jetstream: jetstream::new(client) }
     }
 

@@ -11,4 +11,5 @@ mod crashes;
 mod endings;
 mod refusals;
 mod replay;
+mod rights;
 mod streams;
