@@ -12,7 +12,7 @@ const OTHERS_WEIGHT: f64 = 20.0;
 const UNKNOWN: Summary = Summary { n: 0, median: 0.0, sigma: 0.3, autocorrelation: 0.0 };
 /// The estimate of an autocorrelation is biased downwards, by about (1 + 4 phi) / n (Kendall 1954).
 const AUTOCORRELATION_GAIN: f64 = 1.05;
-const MOST_AUTOCORRELATION: f64 = 0.85;
+const MOST_AUTOCORRELATION: f64 = 0.9;
 /// Whitening forgets more extreme residuals than these, so that an outlier does not echo.
 const ECHO: (f64, f64) = (-4.0, 8.0);
 

@@ -47,9 +47,13 @@ fn load_metric(case: &Case) -> Option<&str> {
 }
 
 /// The detectors of a case, in the order of the metrics.
-pub(crate) fn seats(case: &Case, frame: &Frame, template: &CaseTemplate) -> Vec<Seat> {
+pub(crate) fn seats(case: &Case, frame: &Frame, template: &CaseTemplate, last_look: bool) -> Vec<Seat> {
     let standard = StandardEmission::new();
-    let shared = Shared { standard: &standard, traffic: traffic_metric(case) };
+    let shared = Shared {
+        standard: &standard,
+        traffic: traffic_metric(case),
+        last_look: last_look && strategy::dilution(case).is_none(),
+    };
     let asked = Asked { case, frame, template };
     let mut seats: Vec<Seat> = Vec::new();
     let (mut means, mut tails): (Vec<LevelDetector>, Vec<LevelDetector>) = (Vec::new(), Vec::new());

@@ -84,7 +84,7 @@ impl<'a> Replay<'a> {
         let judged = judged_metrics(case, &template);
         let traffic = traffic_metric(case);
         let coverage = Coverage::new(&frame, &judged, traffic);
-        let seats = seats(case, &frame, &template);
+        let seats = seats(case, &frame, &template, !settings.ending.is_open());
         let budget = Budget::new(&seats);
         let watch = |name: &&str| {
             let (name, metric) = case.metrics.get_key_value(*name)?;

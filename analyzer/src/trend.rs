@@ -15,6 +15,9 @@ pub struct Trend {
     level: f64,
     middle: f64,
     slope: f64,
+    /// What was taken off the slope; 0 where none is carried on.
+    unsure: f64,
+    n: f64,
     last: f64,
 }
 
@@ -26,8 +29,20 @@ impl Trend {
         let level = robust::median(series)?;
         let n = series.len() as f64;
         let middle = 0.5 * (n - 1.0);
-        let slope = sure_slope(series).unwrap_or(0.0);
-        Some(Self { level, middle, slope, last: n * (1.0 + REACH) })
+        let (slope, unsure) = sure_slope(series).filter(|(slope, _)| *slope != 0.0).unwrap_or((0.0, 0.0));
+        Some(Self { level, middle, slope, unsure, n, last: n * (1.0 + REACH) })
+    }
+
+    /// Change per sample; 0 where none is sure.
+    #[must_use]
+    pub const fn slope(&self) -> f64 {
+        self.slope
+    }
+
+    /// How far the drift may have carried the level beyond its value at a position after the series.
+    #[must_use]
+    pub fn doubt(&self, position: usize) -> f64 {
+        self.unsure * ((position as f64).min(self.last) - self.n).max(0.0)
     }
 
     /// Its value at a position, counted like the series from 0.
@@ -37,8 +52,8 @@ impl Trend {
     }
 }
 
-/// Slope per sample, less what may be noise.
-fn sure_slope(series: &[f64]) -> Option<f64> {
+/// Slope per sample, less what may be noise, and how much that is.
+fn sure_slope(series: &[f64]) -> Option<(f64, f64)> {
     let third = series.len() / 3;
     let (first, last) = (&series[..third], &series[series.len() - third..]);
     if series.iter().filter(|v| v.is_finite()).count() < LEAST_SAMPLES {
@@ -53,7 +68,7 @@ fn sure_slope(series: &[f64]) -> Option<f64> {
     let variance =
         std::f64::consts::PI * noise.sigma * noise.sigma * (1.0 + phi) / (1.0 - phi) / third as f64;
     let unsure = UNSURE * variance.sqrt() / distance;
-    Some(slope.signum() * (slope.abs() - unsure).max(0.0))
+    Some((slope.signum() * (slope.abs() - unsure).max(0.0), unsure))
 }
 
 #[cfg(test)]

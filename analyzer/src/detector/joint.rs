@@ -1,5 +1,6 @@
 //! Mean and high percentile of the same latency, taken together: two views of the same requests.
 
+use super::last_look::LastLook;
 use super::level::LevelDetector;
 use super::unit::{LIKELY, LevelUnit, SURE};
 use super::{ALL_HOSTS, Detector, Finding, Rise, Sample, host_share};
@@ -29,6 +30,7 @@ struct Joint {
     emissions: [Emission; 2],
     pair: Pair,
     since: Option<usize>,
+    last_look: Option<LastLook>,
 }
 
 impl JointDetector {
@@ -47,6 +49,7 @@ impl JointDetector {
                 emissions: [unit.emission().tempered(SHARE), tail.unit(j).1.emission().tempered(SHARE)],
                 pair: model.start(),
                 since: None,
+                last_look: None,
             });
         }
         Self { mean, tail, model, joint }
@@ -96,7 +99,7 @@ impl JointDetector {
         } else {
             self.mean.finding(joint.mean)
         };
-        Finding {
+        let finding = Finding {
             metrics: names.into_iter().map(str::to_owned).collect(),
             ln_evidence: joint.pair.ln_evidence() - self.placebo(joint),
             placebo: self.placebo(joint),
@@ -104,6 +107,10 @@ impl JointDetector {
             since: joint.since,
             transient: false,
             ..base
+        };
+        match joint.last_look {
+            Some(look) => look.over(finding, mean.newest_step()),
+            None => finding,
         }
     }
 }
@@ -114,6 +121,7 @@ impl Detector for JointDetector {
         self.tail.step(t);
         for joint in &mut self.joint {
             let [a, b] = joint.units(&self.mean, &self.tail);
+            joint.last_look = a.spread.zip(b.spread).map(|(a, b)| a.joined(b)).filter(|look| look.matters);
             let Some(age_min) = a.newest_age().or(b.newest_age()) else { continue };
             let both = a.newest_likelihood(&joint.emissions[0]).zip(b.newest_likelihood(&joint.emissions[1]));
             let product = both.map(|(mut a, b)| {
@@ -140,7 +148,10 @@ impl Detector for JointDetector {
         match self.part(unit) {
             Part::Mean(unit) => self.mean.ln_evidence(unit),
             Part::Tail(unit) => self.tail.ln_evidence(unit),
-            Part::Joint(joint) => joint.pair.ln_evidence() - self.placebo(joint),
+            Part::Joint(joint) => {
+                let evidence = joint.pair.ln_evidence() - self.placebo(joint);
+                joint.last_look.map_or(evidence, |look| evidence.max(look.ln_evidence))
+            }
         }
     }
 

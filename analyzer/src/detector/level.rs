@@ -1,5 +1,6 @@
 //! A metric on a continuous scale, on each new host and on all of them together.
 
+use super::last_look::{Past, Terms};
 use super::rise::{self, Rise};
 use super::unit::{LevelUnit, Observation, Reference};
 use super::{ALL_HOSTS, Detector, Finding, Level, Sample, host_share, steps_before};
@@ -29,6 +30,8 @@ pub struct LevelDetector {
     against: &'static str,
     pub(super) hosts: Vec<Host>,
     pub(super) group: Option<Group>,
+    /// Steps of the window.
+    steps: usize,
 }
 
 /// One new host.
@@ -41,6 +44,8 @@ pub(super) struct Host {
     /// What was expected at each step, on the scale of `scale`.
     expected: Vec<f64>,
     scale: LogScale,
+    /// What the last look is held against.
+    past: Option<Past>,
 }
 
 /// All new hosts together.
@@ -61,6 +66,8 @@ pub struct Shared<'a> {
     pub standard: &'a StandardEmission,
     /// The metric that counts requests, if any: fewer of them make a sample noisier, none makes it void.
     pub traffic: Option<&'a str>,
+    /// Whether the end of the window is fixed, so that one last look may be taken there.
+    pub last_look: bool,
 }
 
 impl LevelDetector {
@@ -80,7 +87,8 @@ impl LevelDetector {
         }
         let group = if hosts.len() > 1 { build.group(&hosts, &residuals) } else { None };
         let against = source.frame.comparison.of_levels();
-        Some(Self { metric: source.metric.to_owned(), direction, against, hosts, group })
+        let steps = source.frame.steps;
+        Some(Self { metric: source.metric.to_owned(), direction, against, hosts, group, steps })
     }
 
     /// The metric that is watched.
@@ -146,7 +154,16 @@ impl Build<'_> {
         let signed: Vec<Vec<f64>> =
             pools().map(|pool| pool.iter().map(|r| self.sign * r).collect()).collect();
         reference.placebo = self.placebo(&reference, dead_zone, &signed);
+        // One of several hosts is judged with the others.
+        let is_alone = self.source.frame.new_hosts.len() == 1;
+        let past = (self.shared.last_look && is_alone).then(|| {
+            let terms = Terms::new(&self.source.profile, self.sign, residuals.drift);
+            Past { residuals: signed[0].clone(), noise, terms }
+        });
         let traffic = self.traffic(&host.name);
+        // A drift the other way makes nothing look worse.
+        let is_bad = self.sign * residuals.drift > 0.0;
+        let drifted = |t: usize| residuals.drift_doubt.get(t).copied().filter(|_| is_bad).unwrap_or(0.0);
         let observe = |(t, residual): (usize, &f64)| {
             let (louder, is_void) = traffic.as_ref().map_or((1.0, false), |traffic| traffic.at(t));
             let mut sigma = noise.sigma * louder * residuals.inflation[t];
@@ -156,8 +173,10 @@ impl Build<'_> {
             Observation {
                 residual: if is_void { f64::NAN } else { self.sign * residual },
                 sigma,
-                dead_zone: dead_zone + residuals.systematic[t],
+                dead_zone: dead_zone + residuals.systematic[t] + drifted(t),
                 doubt: noise.standard_error() + residuals.systematic[t],
+                systematic: residuals.systematic[t],
+                leaning: residuals.leaning_at(t),
                 age_min: host.age(t) as f64 * self.source.frame.step_minutes(),
                 restarted: host.restarts_at(t),
             }
@@ -169,6 +188,7 @@ impl Build<'_> {
             observations: residuals.live.iter().enumerate().map(observe).collect(),
             expected: residuals.expected.clone(),
             scale: residuals.scale,
+            past,
         })
     }
 
@@ -276,6 +296,8 @@ impl Group {
             sigma: variance.sqrt() * loudest.max(1.0),
             dead_zone: all.iter().map(|one| one.dead_zone).fold(0.0, f64::max) - self.relief,
             doubt: all.iter().map(|one| one.doubt).fold(0.0, f64::max) - self.relief,
+            systematic: 0.0,
+            leaning: 0.0,
             age_min: all.iter().map(|one| one.age_min).fold(f64::INFINITY, f64::min),
             restarted: all.iter().any(|one| one.restarted) && all.iter().all(|one| one.restarted),
         }
@@ -294,6 +316,11 @@ impl Detector for LevelDetector {
         for host in self.hosts.iter_mut().filter(|host| t >= host.switch) {
             if let Some(seen) = host.observations.get(t) {
                 host.unit.step(t, seen);
+                if t + 1 == self.steps
+                    && let Some(past) = host.past.take()
+                {
+                    (host.unit.last_look, host.unit.spread) = past.look(&host.observations[host.switch..=t]);
+                }
             }
         }
     }

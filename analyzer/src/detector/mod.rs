@@ -3,6 +3,7 @@
 
 pub mod errors;
 pub mod joint;
+mod last_look;
 pub mod level;
 pub mod rise;
 mod unit;

@@ -1,5 +1,6 @@
 //! One series of residuals under the pair of models: the part that all level detectors share.
 
+use super::last_look::{LastLook, Spread};
 use super::{Change, Finding, Sample, rise};
 use crate::emission::{self, Emission, StandardEmission, WarmUp};
 use crate::ending::{self, Level};
@@ -27,6 +28,9 @@ pub(super) struct Observation {
     pub(super) dead_zone: f64,
     /// How far the expected level may be off.
     pub(super) doubt: f64,
+    /// The part of that which does not average out, and how much of it follows the sign of the load's deviation.
+    pub(super) systematic: f64,
+    pub(super) leaning: f64,
     /// Minutes since the host runs the new version.
     pub(super) age_min: f64,
     /// Whether the process started again, with the version that it had.
@@ -64,6 +68,8 @@ pub(super) struct LevelUnit {
     restarted: bool,
     doubt: f64,
     newest_step: usize,
+    pub(super) last_look: Option<LastLook>,
+    pub(super) spread: Option<Spread>,
 }
 
 impl LevelUnit {
@@ -87,6 +93,8 @@ impl LevelUnit {
             restarted: false,
             doubt: 0.0,
             newest_step: 0,
+            last_look: None,
+            spread: None,
         }
     }
 
@@ -152,7 +160,8 @@ impl LevelUnit {
     }
 
     pub(super) fn ln_evidence(&self) -> f64 {
-        self.pair.ln_evidence() - self.placebo()
+        let evidence = self.pair.ln_evidence() - self.placebo();
+        self.last_look.map_or(evidence, |look| evidence.max(look.ln_evidence))
     }
 
     /// What it made of the newest step, without what is measured in the metric's unit.
@@ -223,12 +232,12 @@ impl LevelUnit {
         against: &'static str,
     ) -> Finding {
         let effect = self.effect();
-        Finding {
+        let finding = Finding {
             metrics: vec![metric.to_owned()],
             host: host.to_owned(),
             direction,
             against,
-            ln_evidence: self.ln_evidence(),
+            ln_evidence: self.pair.ln_evidence() - self.placebo(),
             placebo: self.placebo(),
             may_fail: effect.matters && self.pair.p_degraded() >= SURE,
             effect: Change::LnRatio(effect.size),
@@ -237,6 +246,10 @@ impl LevelUnit {
             since: self.since,
             usable: self.usable,
             transient: self.disturbed && self.pair.p_degraded() < LIKELY,
+        };
+        match self.last_look {
+            Some(look) => look.over(finding, self.newest_step),
+            None => finding,
         }
     }
 }

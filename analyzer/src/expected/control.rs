@@ -78,10 +78,13 @@ impl Controls {
             baseline: apart.iter().map(|v| v - offset).collect(),
             control: Vec::new(),
             systematic: vec![0.0; live.len()],
+            leaning: Vec::new(),
             inflation: Vec::new(),
             expected: self.middle_during.iter().map(|middle| middle + offset).collect(),
             scale: *scale,
             relief: 0.0,
+            drift: 0.0,
+            drift_doubt: Vec::new(),
             live: live.iter().map(|v| v - offset).collect(),
         })
     }

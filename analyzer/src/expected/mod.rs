@@ -26,14 +26,30 @@ pub struct Residuals {
     pub live: Vec<f64>,
     /// By how much the expectation may be wrong for reasons that do not average out, per step.
     pub systematic: Vec<f64>,
+    /// The same with the sign of the load's deviation from the usual: over minutes of more and of less load the doubt about
+    /// a slope averages out.
+    pub leaning: Vec<f64>,
     /// How much more the noise is than in the baseline, by what the controls show, per step.
     pub inflation: Vec<f64>,
     /// Value that a residual of zero stands for, per step, on the logarithmic scale.
     pub expected: Vec<f64>,
     /// The scale of `expected`.
     pub scale: LogScale,
+    /// The drift that was carried on, per sample; 0 where none was sure, or where none is needed.
+    pub drift: f64,
+    /// How far that drift may have carried the level beyond the expected one, per step; empty where there is none.
+    pub drift_doubt: Vec<f64>,
     /// The part of `systematic` that the mean of all new hosts is free of.
     pub relief: f64,
+}
+
+impl Residuals {
+    /// How far the doubt of a step leans to one side; 0 where it is the same on both.
+    #[must_use]
+    pub fn leaning_at(&self, t: usize) -> f64 {
+        let most = self.systematic.get(t).copied().unwrap_or(0.0);
+        self.leaning.get(t).map_or(0.0, |leaning| leaning.clamp(-most, most))
+    }
 }
 
 /// Where a metric's expectation comes from.

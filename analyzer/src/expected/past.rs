@@ -70,6 +70,11 @@ impl LoadModel {
         self.elasticity.systematic_error(self.change(at), self.known)
     }
 
+    /// The same with the sign of the load's change.
+    pub(super) fn leaning(&self, at: usize) -> f64 {
+        if self.change(at) < 0.0 { -self.doubt(at) } else { self.doubt(at) }
+    }
+
     fn change(&self, at: usize) -> f64 {
         self.ln_load.get(at).filter(|load| load.is_finite()).map_or(0.0, |load| load - self.usual)
     }
@@ -100,14 +105,18 @@ pub(super) fn of_tracks(
     let mut live = residuals[track.recent.len()..].to_vec();
     live[..switch].fill(f64::NAN);
     let steps = track.recent.len()..track.recent.len() + live.len();
+    let drift_doubt = steps.clone().map(|at| trend.doubt(at)).collect();
     Some(Residuals {
         baseline: residuals[..split].to_vec(),
         control: Vec::new(),
         systematic: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.doubt(at))).collect(),
+        leaning: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.leaning(at))).collect(),
         inflation: vec![1.0; live.len()],
         expected: steps.map(|at| trend.at(at) + shift(at)).collect(),
         scale,
         relief: 0.0,
+        drift: trend.slope(),
+        drift_doubt,
         live,
     })
 }

@@ -77,10 +77,13 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
         baseline: (0..n).map(tells).collect(),
         control: Vec::new(),
         systematic: (0..steps).map(|k| load.as_ref().map_or(0.0, |load| load.doubt(k))).collect(),
+        leaning: Vec::new(),
         inflation: (0..steps).map(|k| inflation(k, n)).collect(),
         expected,
         scale,
         relief: 0.0,
+        drift: 0.0,
+        drift_doubt: Vec::new(),
         live,
     })
 }

@@ -50,9 +50,12 @@ fn without_load(source: &Source<'_>, host: usize, common: &[f64]) -> Option<Resi
         baseline: relative[..split].iter().map(|value| value - level).collect(),
         control: Vec::new(),
         systematic: vec![0.0; live.len()],
+        leaning: Vec::new(),
         inflation: vec![1.0; live.len()],
         expected: common[track.recent.len()..].iter().map(|common| common + level).collect(),
         relief: 0.0,
+        drift: 0.0,
+        drift_doubt: Vec::new(),
         live,
     })
 }
