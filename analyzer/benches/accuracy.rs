@@ -55,6 +55,8 @@ fn rows() -> Vec<Row> {
     rows.push(row("healthy, daily season", Scenario { season: 0.5, ..half }, Bound::FailedAtMost(0.01)));
     let trend = Scenario { trend_per_hour: 0.1, ..half };
     rows.push(row("healthy, +10 % an hour", trend, Bound::FailedAtMost(0.01)));
+    let job = Scenario { nightly: 0.5, ..half };
+    rows.push(row("healthy, nightly job of +65 %", job, Bound::FailedAtMost(0.01)));
     rows.push(row("+20 %, 60 min", latency(1.2, 0), Bound::FailedAtLeast(0.95)));
     rows.push(row("+20 % in the last quarter", latency(1.2, 45), Bound::FailedAtLeast(0.95)));
     rows.push(row("+5 %", latency(1.05, 0), Bound::FailedAtMost(0.15)));

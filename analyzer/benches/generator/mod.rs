@@ -76,6 +76,8 @@ pub(crate) struct Scenario {
     pub(crate) autocorrelation: f64,
     /// Amplitude of the daily season of the load (ln); latency follows with elasticity 0.2, utilisation with 0.8.
     pub(crate) season: f64,
+    /// Lift of latency and utilisation (ln) by a job that runs from minute 10 to 25 of the window, on every day.
+    pub(crate) nightly: f64,
     /// Growth of latency and utilisation, before and after the deployment alike (ln per hour).
     pub(crate) trend_per_hour: f64,
     /// Requests a minute.
@@ -92,6 +94,7 @@ impl Default for Scenario {
             noise: 0.1,
             autocorrelation: 0.0,
             season: 0.0,
+            nightly: 0.0,
             trend_per_hour: 0.0,
             requests: 500.0,
             window_min: 60,
@@ -136,7 +139,7 @@ impl Scenario {
             .with_metric("load", CaseMetric::context("1/min"))
             .with_host("svc", HostGroup::Service, Some(0));
         let mut windows = vec![[-HISTORY_MIN, self.window_min]];
-        if self.season > 0.0 {
+        if self.season > 0.0 || self.nightly > 0.0 {
             for start in [-7 * DAY_MIN - 60, -DAY_MIN - 60] {
                 windows.push([start, start + 60 + self.window_min]);
                 case = case.with_baseline([start, start + 60 + self.window_min]);
@@ -160,7 +163,8 @@ impl Scenario {
         for minute in start..end {
             let clock = (minute.rem_euclid(DAY_MIN)) as f64 / DAY_MIN as f64;
             let ln_load = self.season * (TAU * (clock + phase)).sin() + demand.next(random);
-            let drift = self.trend_per_hour * minute as f64 / 60.0;
+            let job = if (10..25).contains(&minute.rem_euclid(DAY_MIN)) { self.nightly } else { 0.0 };
+            let drift = self.trend_per_hour * minute as f64 / 60.0 + job;
             let (lift, spread, share) = self.change.at(minute);
             let shared = common.next(random);
             let mean = drift + 0.2 * ln_load + lift + spread * (shared + mean_only.next(random));

@@ -6,6 +6,7 @@ mod old_stack;
 mod past;
 pub(crate) mod pinned;
 mod remaining;
+mod season;
 mod spread;
 
 use crate::frame::{Comparison, Frame, Track};

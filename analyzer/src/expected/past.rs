@@ -1,5 +1,6 @@
 //! Each host with its own past: the median of the reference window, moved by the load.
 
+use super::season::{self, Earlier};
 use super::{Residuals, Source};
 use crate::elasticity::{self, Elasticity};
 use crate::frame::Track;
@@ -20,6 +21,8 @@ const ANYTHING: f64 = 9.0;
 pub(super) struct LoadModel {
     elasticity: Elasticity,
     ln_load: Vec<f64>,
+    /// Of the earlier windows, each against itself.
+    earlier: Vec<Vec<f64>>,
     usual: f64,
     known: f64,
     proportional_to_requests: bool,
@@ -43,6 +46,7 @@ impl LoadModel {
         for (metric, load) in track.earlier.iter().zip(&load.earlier) {
             stretches.push((scale.apply_all(metric), elasticity::ln_load(load, load)));
         }
+        let earlier = stretches.iter().map(|(_, load)| load.clone()).collect();
         stretches.push((metric[..split].to_vec(), ln_load[..split].to_vec()));
         let slices = stretches.iter().map(|(metric, load)| (&metric[..], &load[..]));
         let elasticity = elasticity::fit(slices, profile.elasticity);
@@ -51,6 +55,7 @@ impl LoadModel {
         Some(Self {
             elasticity,
             ln_load,
+            earlier,
             usual,
             known: KNOWN_SDS * spread.max(LEAST_LOAD_SD),
             proportional_to_requests: profile.family == Family::Utilisation,
@@ -60,6 +65,12 @@ impl LoadModel {
     /// Change of the expectation at a step of the joined windows; none where the load is unknown.
     pub(super) fn shift(&self, at: usize) -> f64 {
         self.elasticity.slope * self.change(at)
+    }
+
+    /// Change of the expectation at a step of an earlier window, by its own load; none where that is unknown.
+    pub(super) fn earlier_shift(&self, window: usize, at: usize) -> f64 {
+        let load = self.earlier.get(window).and_then(|load| load.get(at)).filter(|load| load.is_finite());
+        load.map_or(0.0, |load| self.elasticity.slope * load)
     }
 
     /// Doubt about the expectation at a step of the joined windows.
@@ -83,7 +94,21 @@ impl LoadModel {
 /// See [`super::residuals`].
 pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
     let switch = source.frame.new_hosts[host].switch;
-    of_tracks(&source.profile, source.track(host)?, source.load_track(host), switch)
+    let (track, load) = (source.track(host)?, source.load_track(host));
+    let mut residuals = of_tracks(&source.profile, track, load, switch)?;
+    if track.earlier.is_empty() {
+        return Some(residuals);
+    }
+    let earlier = Earlier { starts: &source.frame.earlier, step_min: source.frame.step_min };
+    let split = track.recent.len() + switch.min(track.live.len());
+    let model = LoadModel::new(&source.profile, (track, load), &residuals.scale, split);
+    let season = season::season(track, model.as_ref(), &residuals.scale, earlier, residuals.live.len());
+    for (t, lift) in season.into_iter().enumerate() {
+        residuals.live[t] -= lift.size;
+        residuals.expected[t] += lift.size;
+        residuals.systematic[t] += lift.error;
+    }
+    Some(residuals)
 }
 
 /// A host that runs the new version from step `switch` on, by its metric and its load.
