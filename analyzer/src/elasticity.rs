@@ -47,8 +47,11 @@ pub fn fit<'a>(
 ) -> Elasticity {
     let (mut xx, mut xy, mut yy, mut n) = (0.0, 0.0, 0.0, 0_usize);
     for (metric, load) in stretches {
-        let both = metric.iter().zip(load).filter(|(y, x)| y.is_finite() && x.is_finite());
-        let (y, x): (Vec<f64>, Vec<f64>) = both.unzip();
+        let (mut y, mut x) = (Vec::with_capacity(metric.len()), Vec::with_capacity(metric.len()));
+        for (metric, load) in metric.iter().zip(load).filter(|(y, x)| y.is_finite() && x.is_finite()) {
+            y.push(*metric);
+            x.push(*load);
+        }
         if y.len() < LEAST_STRETCH {
             continue;
         }

@@ -30,26 +30,22 @@ pub(super) struct LoadModel {
 
 impl LoadModel {
     /// Learns from everything before step `split` of the joined reference and verification window, and from the
-    /// earlier windows.
+    /// earlier windows, all on the metric's scale.
     pub(super) fn new(
         profile: &Profile,
-        (track, load): (&Track, Option<&Track>),
-        scale: &LogScale,
+        metric: &Scaled,
+        load: Option<&Track>,
         split: usize,
     ) -> Option<Self> {
         let load = load?;
         let joined = [load.recent.as_slice(), load.live.as_slice()].concat();
         let ln_load = elasticity::ln_load(&joined, &load.recent);
-        let metric = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
-        let split = split.min(metric.len()).min(ln_load.len());
-        let mut stretches: Vec<(Vec<f64>, Vec<f64>)> = Vec::with_capacity(1 + track.earlier.len());
-        for (metric, load) in track.earlier.iter().zip(&load.earlier) {
-            stretches.push((scale.apply_all(metric), elasticity::ln_load(load, load)));
-        }
-        let earlier = stretches.iter().map(|(_, load)| load.clone()).collect();
-        stretches.push((metric[..split].to_vec(), ln_load[..split].to_vec()));
-        let slices = stretches.iter().map(|(metric, load)| (&metric[..], &load[..]));
-        let elasticity = elasticity::fit(slices, profile.elasticity);
+        let split = split.min(metric.joined.len()).min(ln_load.len());
+        let earlier: Vec<Vec<f64>> =
+            load.earlier.iter().map(|load| elasticity::ln_load(load, load)).collect();
+        let before = metric.earlier.iter().zip(&earlier).map(|(metric, load)| (&metric[..], &load[..]));
+        let recent = (&metric.joined[..split], &ln_load[..split]);
+        let elasticity = elasticity::fit(before.chain([recent]), profile.elasticity);
         let usual = robust::median(&ln_load[..split])?;
         let spread = robust::winsorised_sd(&ln_load[..split], usual, f64::INFINITY);
         Some(Self {
@@ -91,18 +87,31 @@ impl LoadModel {
     }
 }
 
+/// A metric on its logarithmic scale.
+pub(super) struct Scaled {
+    /// The reference and the verification window, joined.
+    pub(super) joined: Vec<f64>,
+    /// The earlier windows.
+    pub(super) earlier: Vec<Vec<f64>>,
+}
+
+impl Scaled {
+    pub(super) fn new(scale: &LogScale, track: &Track) -> Self {
+        let all = track.recent.iter().chain(&track.live);
+        Self {
+            joined: all.map(|value| scale.apply(*value)).collect(),
+            earlier: track.earlier.iter().map(|values| scale.apply_all(values)).collect(),
+        }
+    }
+}
+
 /// See [`super::residuals`].
 pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
     let switch = source.frame.new_hosts[host].switch;
-    let (track, load) = (source.track(host)?, source.load_track(host));
-    let mut residuals = of_tracks(&source.profile, track, load, switch)?;
-    if track.earlier.is_empty() {
-        return Some(residuals);
-    }
+    let Learnt { mut residuals, metric, load } =
+        learn(&source.profile, source.track(host)?, source.load_track(host), switch)?;
     let earlier = Earlier { starts: &source.frame.earlier, step_min: source.frame.step_min };
-    let split = track.recent.len() + switch.min(track.live.len());
-    let model = LoadModel::new(&source.profile, (track, load), &residuals.scale, split);
-    let season = season::season(track, model.as_ref(), &residuals.scale, earlier, residuals.live.len());
+    let season = season::season(&metric, load.as_ref(), earlier, residuals.live.len());
     for (t, lift) in season.into_iter().enumerate() {
         residuals.live[t] -= lift.size;
         residuals.expected[t] += lift.size;
@@ -118,20 +127,32 @@ pub(super) fn of_tracks(
     load: Option<&Track>,
     switch: usize,
 ) -> Option<Residuals> {
+    learn(profile, track, load, switch).map(|learnt| learnt.residuals)
+}
+
+/// Residuals, and what they come from. What comes back at the same time of day is still in them.
+pub(super) struct Learnt {
+    pub(super) residuals: Residuals,
+    pub(super) metric: Scaled,
+    pub(super) load: Option<LoadModel>,
+}
+
+/// As [`of_tracks`], with everything that was learnt on the way.
+pub(super) fn learn(profile: &Profile, track: &Track, load: Option<&Track>, switch: usize) -> Option<Learnt> {
     let scale = LogScale::new(profile, &track.recent)?;
     let switch = switch.min(track.live.len());
     let split = track.recent.len() + switch;
-    let values = scale.apply_all(&[track.recent.as_slice(), &track.live].concat());
-    let load = LoadModel::new(profile, (track, load), &scale, split);
+    let metric = Scaled::new(&scale, track);
+    let load = LoadModel::new(profile, &metric, load, split);
     let shift = |at: usize| load.as_ref().map_or(0.0, |load| load.shift(at));
-    let adjusted: Vec<f64> = values.iter().enumerate().map(|(at, value)| value - shift(at)).collect();
+    let adjusted: Vec<f64> = metric.joined.iter().enumerate().map(|(at, value)| value - shift(at)).collect();
     let trend = Trend::fit(&adjusted[..split])?;
     let residuals: Vec<f64> = adjusted.iter().enumerate().map(|(at, value)| value - trend.at(at)).collect();
     let mut live = residuals[track.recent.len()..].to_vec();
     live[..switch].fill(f64::NAN);
     let steps = track.recent.len()..track.recent.len() + live.len();
     let drift_doubt = steps.clone().map(|at| trend.doubt(at)).collect();
-    Some(Residuals {
+    let residuals = Residuals {
         baseline: residuals[..split].to_vec(),
         control: Vec::new(),
         systematic: steps.clone().map(|at| load.as_ref().map_or(0.0, |load| load.doubt(at))).collect(),
@@ -143,5 +164,6 @@ pub(super) fn of_tracks(
         drift: trend.slope(),
         drift_doubt,
         live,
-    })
+    };
+    Some(Learnt { residuals, metric, load })
 }

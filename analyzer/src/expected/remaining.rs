@@ -1,6 +1,6 @@
 //! A host that has switched with those that have not yet, as long as there are any; then with its own past.
 
-use super::past::{self, LoadModel};
+use super::past;
 use super::{Residuals, Source, column_means};
 use crate::frame::Track;
 use crate::profile::Family;
@@ -14,10 +14,10 @@ pub(super) fn residuals(source: &Source<'_>, host: usize) -> Option<Residuals> {
     if source.profile.family == Family::Throughput && source.load.is_none() {
         return without_load(source, host, &common);
     }
-    let mut residuals = past::residuals(source, host)?;
-    let scale = source.scale(track)?;
-    let switch = source.frame.new_hosts[host].switch.min(track.live.len());
-    let load = LoadModel::new(&source.profile, (track, source.load_track(host)), &scale, before + switch);
+    let switch = source.frame.new_hosts[host].switch;
+    // What comes back at the same time of day, the others do as well.
+    let learnt = past::learn(&source.profile, track, source.load_track(host), switch)?;
+    let (mut residuals, load) = (learnt.residuals, learnt.load);
     for (t, live) in residuals.live.iter_mut().enumerate() {
         let moved = common[before + t];
         if !moved.is_finite() || !live.is_finite() {

@@ -1,9 +1,7 @@
 //! What comes back at the same clock time: a nightly job, a backup, the opening of the shops. Learnt from the earlier
 //! windows of the case, each against the time right before its own copy of the deployment.
 
-use super::past::LoadModel;
-use crate::frame::Track;
-use crate::profile::LogScale;
+use super::past::{LoadModel, Scaled};
 use crate::robust;
 
 const DAY_MIN: i64 = 1440;
@@ -39,29 +37,27 @@ pub(super) struct Earlier<'a> {
 
 /// By how much each step of the verification is expected to differ from the time before, since it did so on the days
 /// before, and how unsure that is: the median of the windows where all
-/// go the same way; ln, 0 where they do not.
+/// go the same way; ln, 0 where they do not. Empty where nothing is
+/// expected.
 pub(super) fn season(
-    track: &Track,
+    metric: &Scaled,
     load: Option<&LoadModel>,
-    scale: &LogScale,
     earlier: Earlier<'_>,
     steps: usize,
 ) -> Vec<Lift> {
-    let windows = track.earlier.iter().enumerate().zip(earlier.starts);
+    if metric.earlier.len() < LEAST_WINDOWS {
+        return Vec::new();
+    }
+    let windows = metric.earlier.iter().enumerate().zip(earlier.starts);
     let lifts: Vec<Vec<Lift>> = windows
         .filter_map(|((i, values), start)| {
-            let scaled = scale.apply_all(values);
-            let adjusted: Vec<f64> = match load {
-                Some(load) => {
-                    scaled.iter().enumerate().map(|(at, v)| v - load.earlier_shift(i, at)).collect()
-                }
-                None => scaled,
-            };
+            let shift = |at: usize| load.map_or(0.0, |load| load.earlier_shift(i, at));
+            let adjusted: Vec<f64> = values.iter().enumerate().map(|(at, value)| value - shift(at)).collect();
             lift(&adjusted, *start, earlier.step_min, steps)
         })
         .collect();
     if lifts.len() < LEAST_WINDOWS {
-        return vec![Lift::default(); steps];
+        return Vec::new();
     }
     (0..steps).map(|t| agreed(lifts.iter().filter_map(|lift| lift.get(t)).copied())).collect()
 }
