@@ -5,6 +5,7 @@ use crate::pair::{
     HEALTHY_STATES, IMPROVED, Likelihood, MAX_STATES, NORMAL, OUTLIER, RARE_SPIKES, SPIKES, VARIANCE, WARM_UP,
 };
 use crate::sax::Breakpoints;
+use std::sync::LazyLock;
 
 /// Letters: more of them where deviations are bad. Equiprobable ones end at 1.15 sigma, where +1.5 and +20 look alike.
 pub const CUTS: [f64; 12] = [-3.0, -2.0, -1.3, -0.67, 0.0, 0.67, 1.3, 2.0, 3.0, 4.5, 7.0, 12.0];
@@ -113,6 +114,13 @@ impl Default for StandardEmission {
 }
 
 impl StandardEmission {
+    /// The one that all cases share: it is a constant that takes a while to compute.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<StandardEmission> = LazyLock::new(StandardEmission::new);
+        &SHARED
+    }
+
     /// Integrates the distributions of every state over the letters.
     #[must_use]
     pub fn new() -> Self {

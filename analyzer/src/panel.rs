@@ -48,9 +48,8 @@ fn load_metric(case: &Case) -> Option<&str> {
 
 /// The detectors of a case, in the order of the metrics.
 pub(crate) fn seats(case: &Case, frame: &Frame, template: &CaseTemplate, last_look: bool) -> Vec<Seat> {
-    let standard = StandardEmission::new();
     let shared = Shared {
-        standard: &standard,
+        standard: StandardEmission::shared(),
         traffic: traffic_metric(case),
         last_look: last_look && strategy::dilution(case).is_none(),
     };
