@@ -132,10 +132,10 @@ impl<'a> Around<'a> {
 
     /// Why a suspect is no evidence by a step; `None` where nothing else explains it.
     pub(crate) fn explanation(&mut self, suspect: &Suspect, t: usize) -> Option<CommonCause> {
-        let by_witnesses = self.by_witnesses(suspect).or_else(|| {
+        let by_witnesses = self.by_witnesses(suspect, t).or_else(|| {
             // What goes on and off began when it did so first.
             let first = *self.explained.get(&suspect.kind).filter(|step| **step < suspect.step)?;
-            self.by_witnesses(&Suspect { step: first, since: self.minute(first), ..suspect.clone() })
+            self.by_witnesses(&Suspect { step: first, since: self.minute(first), ..suspect.clone() }, t)
         });
         if by_witnesses.is_some() {
             self.explained.entry(suspect.kind.clone()).or_insert(suspect.step);
@@ -145,10 +145,14 @@ impl<'a> Around<'a> {
 
     fn by_problem(&self, suspect: &Suspect, t: usize) -> Option<CommonCause> {
         let now = self.minute(t + 1);
+        // What has been there for most of the last reference window is in it, and nothing new.
+        let last = self.case.baseline.iter().max_by_key(|[start, end]| (*end, *start));
+        let is_old = |problem: &Problem| last.is_some_and(|[start, end]| problem.start < (start + end) / 2);
         let explains = |problem: &&Problem| {
             let is_open = problem.end.is_none_or(|end| end > suspect.since - SAME_TIME_MIN);
             problem.elsewhere
                 && is_open
+                && !is_old(problem)
                 && problem.known_at <= now
                 && problem.start <= suspect.since + SAME_TIME_MIN
         };
@@ -165,12 +169,14 @@ impl<'a> Around<'a> {
     }
 
     /// All of them are taken together, and besides those that share a dependency.
-    fn by_witnesses(&self, suspect: &Suspect) -> Option<CommonCause> {
+    fn by_witnesses(&self, suspect: &Suspect, t: usize) -> Option<CommonCause> {
+        // A deployment that comes later did not cause what is there, and is not known yet.
+        let own_doing = suspect.since - DEPLOYED_MIN..=self.minute(t + 1).min(suspect.since + SAME_TIME_MIN);
         let may_tell = |one: &&Bystander<'_>| {
             let deployed = one.neighbour.deployed_at;
             one.neighbour.relation == Relation::Unrelated
                 && one.is_measured()
-                && deployed.is_none_or(|minute| minute < suspect.since - DEPLOYED_MIN)
+                && deployed.is_none_or(|minute| !own_doing.contains(&minute))
         };
         let all: Vec<&Bystander<'_>> = self.bystanders.iter().flatten().filter(may_tell).collect();
         let shared: BTreeSet<&str> =
@@ -243,8 +249,8 @@ fn alike(suspect: &Suspect, group: &[&Bystander<'_>], shares: Option<&str>) -> O
     let chance_of = |k: usize| at_least(k, group.len(), seen[k - 1].1.chance.min(CHANCE));
     let clear = seen.iter().filter(|(_, one)| one.chance <= CHANCE).count();
     let (k, chance) = (least..=clear).map(|k| (k, chance_of(k))).min_by(|a, b| a.1.total_cmp(&b.1))?;
-    // As many counts of witnesses were tried.
-    let chance = (chance * (clear + 1 - least) as f64).min(1.0);
+    // So many counts of witnesses may be tried.
+    let chance = (chance * (group.len() + 1 - least) as f64).min(1.0);
     seen.truncate(k);
     let sizes: Vec<f64> = seen.iter().map(|(_, one)| one.size).collect();
     let (usual, mad) = (robust::median(&sizes)?, robust::mad(&sizes)?);
@@ -270,6 +276,8 @@ fn alike(suspect: &Suspect, group: &[&Bystander<'_>], shares: Option<&str>) -> O
     Some((chance, cause))
 }
 
+/// No chance is told that is smaller: nothing here is known so exactly.
+const SMALLEST_TOLD: f64 = 1e-6;
 /// Most witnesses that a sentence names.
 const NAMED: usize = 3;
 
@@ -295,11 +303,15 @@ fn in_words(
     if witnesses.len() > NAMED {
         named.push(format!("{} more", witnesses.len() - NAMED));
     }
+    let chance = if chance < SMALLEST_TOLD {
+        "less than 1 in 1,000,000".to_owned()
+    } else {
+        format!("1 in {:.0}", libm::floor(1.0 / chance))
+    };
     format!(
-        "{} of {asked} {others}, which were not deployed, degrade alike at the same time ({}; by chance: 1 in {:.0})",
+        "{} of {asked} {others}, which were not deployed, degrade alike at the same time ({}; by chance: {chance})",
         witnesses.len(),
-        named.join(", "),
-        libm::floor(1.0 / chance)
+        named.join(", ")
     )
 }
 

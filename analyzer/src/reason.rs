@@ -117,8 +117,11 @@ pub fn of_early_pass(worst: Option<&UnitResult>, usable_minutes: i64) -> String 
 
 /// Why a degradation is no evidence against the deployment.
 #[must_use]
-pub fn of_common_cause(worst: Option<&UnitResult>, cause: &CommonCause) -> String {
+pub fn of_common_cause(worst: Option<&UnitResult>, cause: &CommonCause, is_over: bool) -> String {
     let worst_says = worst.map_or("the service degrades", |unit| unit.reason.as_str());
+    if is_over {
+        return format!("it degraded for a while, but {}; by the end {worst_says}", cause.text);
+    }
     format!("{worst_says}; but {}", cause.text)
 }
 

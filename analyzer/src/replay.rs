@@ -31,6 +31,7 @@ pub(crate) struct Replay<'a> {
     watches: Vec<Watch>,
     ending: Ending,
     around: Around<'a>,
+    /// The last time that it would have failed: what was explained once is no Pass, as a Fail would have stayed one.
     explained: Option<Explained>,
 }
 
@@ -132,6 +133,8 @@ impl<'a> Replay<'a> {
             self.observe(t);
             watch(t, &self);
             if let Some(failure) = self.fails_by_itself(t) {
+                // What was explained before counts again, or another unit fails it.
+                self.explained = None;
                 return self.conclude(t + 1, &End::Failed(failure));
             }
             if self.is_excluded(t + 1) {
@@ -175,7 +178,6 @@ impl<'a> Replay<'a> {
 
     /// Whether it fails now by what nothing around the service explains.
     fn fails_by_itself(&mut self, t: usize) -> Option<Failure> {
-        self.explained = None;
         let failure = self.fails(t, &BTreeSet::new())?;
         if self.around.is_empty() || !matches!(failure, Failure::Evidence { .. }) {
             return Some(failure);

@@ -95,6 +95,8 @@ fn only_those_who_may_tell_are_asked() {
     let mut case = case;
     case.neighbours.iter_mut().for_each(|one| one.deployed_at = Some(-100));
     assert!(!is_fail(&judged(&case)), "a deployment long ago is no reason to degrade now");
+    case.neighbours.iter_mut().for_each(|one| one.deployed_at = Some(20));
+    assert!(!is_fail(&judged(&case)), "nor is one that comes later");
 }
 
 #[test]
@@ -106,6 +108,43 @@ fn another_kind_or_another_time_is_no_common_cause() {
             assert!(is_fail(&judgement), "{seed} {others:?}: {}", judgement.reason);
         }
     }
+}
+
+#[test]
+fn what_was_explained_once_is_no_pass_even_where_it_is_over() {
+    let hit = |case: &mut Case| {
+        for series in &mut case.series {
+            let recovered = series.values.len() - 12;
+            if series.metric == "response_time" {
+                series.values[recovered..].iter_mut().flatten().for_each(|value| *value /= 0.5_f64.exp());
+            }
+        }
+    };
+    let mut case = deployment(3, slow(2, 0.5), &[slow(2, 0.5); 4]);
+    hit(&mut case);
+    case.neighbours.iter_mut().for_each(|one| hit(&mut one.case));
+    assert!(is_fail(&alone(&case)));
+    let judgement = judged(&case);
+    assert_eq!(judgement.outcome, Some(Outcome::Inconclusive), "{}", judgement.reason);
+    assert!(judgement.common_cause.is_some() && judgement.risk < 1.0, "{}", judgement.reason);
+    assert!(judgement.reason.contains("degrade alike"), "{}", judgement.reason);
+    let said = "it degraded for a while, but 4 of 4 other services";
+    assert!(judgement.reason.contains(said), "{}", judgement.reason);
+}
+
+#[test]
+fn what_outlasts_its_witnesses_counts_again() {
+    let mut case = deployment(3, slow(2, 0.5), &[slow(2, 0.5); 4]);
+    for one in &mut case.neighbours {
+        for series in one.case.series.iter_mut().filter(|series| series.metric == "response_time") {
+            let recovered = series.values.len() - 18;
+            series.values[recovered..].iter_mut().flatten().for_each(|value| *value /= 0.5_f64.exp());
+        }
+    }
+    let judgement = judged(&case);
+    assert!(is_fail(&judgement), "{}", judgement.reason);
+    assert!(judgement.failed_at_minute > alone(&case).failed_at_minute);
+    assert_eq!((judgement.risk, judgement.common_cause), (1.0, None));
 }
 
 #[test]
@@ -167,6 +206,7 @@ fn an_open_problem_with_its_root_elsewhere_is_a_common_cause() {
         problem(true, 5, None, at + 1),
         problem(true, -60, Some(-30), -50),
         problem(true, 25, None, 26),
+        problem(true, -110, None, -100),
     ];
     for problem in useless {
         case.problems = vec![problem];

@@ -33,6 +33,7 @@ impl Replay<'_> {
         let risk = metrics.first().map_or(0.0, |unit| unit.risk);
         let cause = self.no_pass(steps, usable_minutes);
         let common_cause = self.explained.as_ref().map(|known| known.cause.clone());
+        let is_over = !self.units(None).any(|one| self.is_explained(&one, &self.finding(&one)));
         let outcome = match (failed, is_end || excluded, &cause) {
             (true, _, _) => Some(Outcome::Fail),
             (false, false, _) => None,
@@ -54,8 +55,9 @@ impl Replay<'_> {
             reason: match end {
                 End::Excluded => reason::of_early_pass(metrics.first(), usable_minutes),
                 End::Failed(_) | End::Seen => {
-                    let why =
-                        common_cause.as_ref().map(|cause| reason::of_common_cause(metrics.first(), cause));
+                    let why = common_cause
+                        .as_ref()
+                        .map(|cause| reason::of_common_cause(metrics.first(), cause, is_over));
                     let why = why.or_else(|| cause.map(|why| why.text));
                     reason::of_case(outcome, why, metrics.first(), usable_minutes)
                 }
@@ -70,6 +72,12 @@ impl Replay<'_> {
             dilution::label(&mut judgement, self.case, diluted);
         }
         judgement
+    }
+
+    /// Whether a unit would fail it now, and something else explains that.
+    fn is_explained(&self, one: &Unit<'_>, finding: &Finding) -> bool {
+        let known = self.explained.as_ref().is_some_and(|known| known.units.contains(&one.place()));
+        known && finding.may_fail
     }
 
     /// How near a unit is to failing, and whether it is to blame that it failed.
@@ -104,8 +112,7 @@ impl Replay<'_> {
                 total = ln_add_near(total, finding.ln_evidence + one.pull());
                 unmoved = ln_add_near(unmoved, finding.ln_evidence + one.ln_weight);
             }
-            let is_explained =
-                self.explained.as_ref().is_some_and(|known| known.units.contains(&one.place()));
+            let is_explained = self.is_explained(&one, &finding);
             let risk = if is_explained { 1.0 } else { self.risk(&one, &finding, failure, is_end) };
             transient |= finding.transient && !one.seat.settings.muted;
             for metric in &finding.metrics {
