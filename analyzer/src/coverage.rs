@@ -1,6 +1,6 @@
 //! What was measured at all: silence is never a Pass.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameHost};
 
 /// Fewest usable minutes for a Pass.
 pub const MIN_USABLE_MINUTES: i64 = 5;
@@ -22,31 +22,55 @@ enum Traffic {
     Unknown,
 }
 
+/// What is measured on one host that runs the new version.
+struct Measured<'a> {
+    switch: usize,
+    judged: Vec<&'a [f64]>,
+    traffic: Option<&'a [f64]>,
+}
+
+impl<'a> Measured<'a> {
+    fn new(frame: &'a Frame, host: &FrameHost, judged: &[&str], traffic: Option<&str>) -> Self {
+        let live = |metric: &str| frame.track(metric, &host.name).map(|track| track.live.as_slice());
+        Self {
+            switch: host.switch,
+            judged: judged.iter().filter_map(|metric| live(metric)).collect(),
+            traffic: traffic.and_then(live),
+        }
+    }
+
+    fn requests(&self, t: usize) -> Option<f64> {
+        self.traffic?.get(t).copied()
+    }
+
+    fn is_measured(&self, t: usize) -> bool {
+        self.judged.iter().any(|live| live.get(t).is_some_and(|value| value.is_finite()))
+    }
+}
+
 impl Coverage {
     /// A step is usable when a judged metric has a sample on a host that runs the new version and had traffic,
     /// or whose traffic is not measured.
     #[must_use]
     pub fn new(frame: &Frame, judged: &[&str], traffic: Option<&str>) -> Self {
+        let hosts: Vec<Measured<'_>> =
+            frame.new_hosts.iter().map(|host| Measured::new(frame, host, judged, traffic)).collect();
         let steps = 0..frame.seen();
-        let mut coverage = Self { usable: Vec::new(), traffic: Vec::new(), step_min: frame.step_min };
+        let mut coverage = Self {
+            usable: Vec::with_capacity(steps.len()),
+            traffic: Vec::with_capacity(steps.len()),
+            step_min: frame.step_min,
+        };
         for t in steps {
             let (mut usable, mut total) = (false, Traffic::Unknown);
-            for host in frame.new_hosts.iter().filter(|host| t >= host.switch) {
-                let at = |metric: &str| {
-                    frame
-                        .track(metric, &host.name)
-                        .and_then(|track| track.live.get(t))
-                        .copied()
-                        .unwrap_or(f64::NAN)
-                };
-                let here = match traffic.map(&at) {
+            for host in hosts.iter().filter(|host| t >= host.switch) {
+                let here = match host.requests(t) {
                     Some(requests) if requests > 0.0 => Traffic::Some,
                     Some(requests) if requests <= 0.0 => Traffic::None,
                     Some(_) | None => Traffic::Unknown,
                 };
-                let measured = judged.iter().any(|metric| at(metric).is_finite());
-                usable |=
-                    measured && (here == Traffic::Some || (here == Traffic::Unknown && traffic.is_none()));
+                usable |= host.is_measured(t)
+                    && (here == Traffic::Some || (here == Traffic::Unknown && traffic.is_none()));
                 total = match (total, here) {
                     (Traffic::Some, _) | (_, Traffic::Some) => Traffic::Some,
                     (Traffic::None, _) | (_, Traffic::None) => Traffic::None,

@@ -18,8 +18,10 @@ const NOISE_DEGREES: u32 = 5;
 const NOISE_SCALE: f64 = 1.05 * 0.774_596_669_241_483_4;
 /// Shifts of the six degraded levels, in sigmas.
 const SHIFTS: [f64; 6] = [0.7, 1.2, 2.0, 3.5, 6.0, 12.0];
-/// Share of the minutes that are spikes, for the two states of spikes.
-const SPIKE_SHARES: [(usize, f64); 2] = [(SPIKES, 0.28), (RARE_SPIKES, 0.12)];
+/// Share of the minutes that are spikes in the states of [`ADAPTED`].
+const SPIKE_SHARES: [f64; ADAPTED.len()] = [0.0, 0.28, 0.12];
+/// Power on each likelihood of two dependent series: mean and percentile are correlated, so that two are worth 1.2.
+pub(crate) const DEPENDENT: f64 = 0.6;
 /// How many baseline letters weigh as much as the theoretical noise.
 const PRIOR_LETTERS: f64 = 40.0;
 /// Each letter from +3 sigma on is never thought rarer than half a letter in the baseline and this many more
@@ -48,20 +50,32 @@ pub fn breakpoints() -> Option<Breakpoints> {
     Breakpoints::custom(CUTS.to_vec()).ok()
 }
 
-/// What holds for every metric; built once per judge.
+/// States whose letters the baseline has a say in.
+const ADAPTED: [usize; 3] = [NORMAL, SPIKES, RARE_SPIKES];
+
+type Table = [Likelihood; LETTERS];
+
+/// What holds for every metric.
 #[derive(Debug, Clone)]
 pub struct StandardEmission {
     noise: Mass,
     far: Mass,
-    table: [Likelihood; LETTERS],
+    table: Table,
+    /// The table for one of two dependent series, see [`Emission::tempered`].
+    tempered: Table,
 }
 
 /// Letters against states, for one metric on one host.
 #[derive(Debug, Clone)]
 pub struct Emission {
-    table: [Likelihood; LETTERS],
+    /// The states that are the same for every metric.
+    table: &'static Table,
+    /// Those that the baseline has a say in, see [`ADAPTED`].
+    adapted: [[f64; ADAPTED.len()]; LETTERS],
     /// Highest warm-up in sigmas, in the first sample.
     envelope: f64,
+    /// Age from which warm-up reaches no further than the first level: it looks as normal does.
+    settled_min: f64,
 }
 
 /// How a metric warms up after a restart.
@@ -107,12 +121,6 @@ fn normalised(mut mass: Mass) -> Mass {
     mass
 }
 
-impl Default for StandardEmission {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl StandardEmission {
     /// The one that all cases share: it is a constant that takes a while to compute.
     #[must_use]
@@ -122,8 +130,7 @@ impl StandardEmission {
     }
 
     /// Integrates the distributions of every state over the letters.
-    #[must_use]
-    pub fn new() -> Self {
+    fn new() -> Self {
         let noise = mix([(1.0, mass(0.0, 1.0))]);
         let far = mix([(0.5, mass(5.0, 3.0)), (0.5, mass(12.0, 6.0))]);
         let mut columns = [noise; MAX_STATES];
@@ -137,13 +144,15 @@ impl StandardEmission {
         for (letter, row) in table.iter_mut().enumerate() {
             row.iter_mut().zip(&columns).for_each(|(cell, column)| *cell = column[letter]);
         }
-        Self { noise, far, table }
+        let mut tempered = table;
+        tempered.iter_mut().flatten().for_each(temper);
+        Self { noise, far, table, tempered }
     }
 
     /// Adapts "normal" to the letters of the baseline, and warm-up to the noise: it is a matter of ratios,
     /// so the quieter the metric the more sigmas it spans.
     #[must_use]
-    pub fn adapt(&self, baseline: &[f64], warm_up: WarmUp) -> Emission {
+    pub fn adapt(&'static self, baseline: &[f64], warm_up: WarmUp) -> Emission {
         let mut normal = self.noise;
         if baseline.len() >= LEAST_HISTORY {
             let mut counts = [0.0; LETTERS];
@@ -154,14 +163,13 @@ impl StandardEmission {
         let least = TAIL_PRIOR.0 / (TAIL_PRIOR.1 + baseline.len() as f64);
         normal[LETTERS - 4..].iter_mut().for_each(|m| *m = m.max(least));
         let normal = normalised(normal);
-        let mut table = self.table;
-        for (letter, row) in table.iter_mut().enumerate() {
-            row[NORMAL] = normal[letter];
-            for (state, share) in SPIKE_SHARES {
-                row[state] = (1.0 - share) * normal[letter] + share * self.far[letter];
-            }
+        let mut adapted = [[0.0; ADAPTED.len()]; LETTERS];
+        for ((row, normal), far) in adapted.iter_mut().zip(normal).zip(self.far) {
+            *row = SPIKE_SHARES.map(|share| (1.0 - share) * normal + share * far);
         }
-        Emission { table, envelope: warm_up.in_first_sample() }
+        let envelope = warm_up.in_first_sample();
+        let settled_min = WARM_UP_FADES_MIN * ln((envelope / LEVEL_BORDERS[1]).max(1.0));
+        Emission { table: &self.table, adapted, envelope, settled_min }
     }
 }
 
@@ -170,12 +178,18 @@ impl Emission {
     #[must_use]
     pub fn likelihood(&self, letter: usize, age_min: f64) -> Likelihood {
         let mut row = self.table[letter];
+        for (state, mass) in ADAPTED.into_iter().zip(self.adapted[letter]) {
+            row[state] = mass;
+        }
         row[WARM_UP] = self.warm_up(&row, age_min);
         row
     }
 
     /// Any height below a decaying envelope, all equally likely.
     fn warm_up(&self, row: &Likelihood, age_min: f64) -> f64 {
+        if age_min >= self.settled_min {
+            return row[NORMAL];
+        }
         let reach = self.envelope * libm::exp(-age_min / WARM_UP_FADES_MIN);
         let (mut sum, mut total) = (0.0, 0.0);
         for (level, from) in LEVEL_BORDERS.iter().enumerate() {
@@ -191,14 +205,17 @@ impl Emission {
         NO_WARM_UP * row[NORMAL] + (1.0 - NO_WARM_UP) * warm
     }
 
-    /// The same raised to a power, for evidence that is shared between dependent series.
+    /// The same for one of two dependent series: raised to the power [`DEPENDENT`].
     #[must_use]
-    pub fn tempered(&self, power: f64) -> Self {
-        let temper = |p: &mut f64| *p = libm::exp(power * ln(*p));
-        let mut tempered = self.clone();
-        tempered.table.iter_mut().flatten().for_each(temper);
+    pub fn tempered(&self) -> Self {
+        let mut tempered = Self { table: &StandardEmission::shared().tempered, ..self.clone() };
+        tempered.adapted.iter_mut().flatten().for_each(temper);
         tempered
     }
+}
+
+fn temper(p: &mut f64) {
+    *p = libm::exp(DEPENDENT * ln(*p));
 }
 
 #[cfg(test)]
@@ -208,7 +225,7 @@ mod tests {
     #[test]
     fn every_state_spreads_one_over_the_letters() {
         let wild: Vec<f64> = (0..100).map(|i| f64::from(i % 7) - 3.0).collect();
-        let emission = StandardEmission::new().adapt(&wild, WarmUp { sigmas: 10.0, step_min: 1.0 });
+        let emission = StandardEmission::shared().adapt(&wild, WarmUp { sigmas: 10.0, step_min: 1.0 });
         for age in [0.0, 5.0] {
             for state in 0..MAX_STATES {
                 let total: f64 = (0..LETTERS).map(|l| emission.likelihood(l, age)[state]).sum();
@@ -227,7 +244,7 @@ mod tests {
 
     #[test]
     fn higher_letters_speak_for_higher_levels() {
-        let emission = StandardEmission::new().adapt(&[], WarmUp { sigmas: 10.0, step_min: 1.0 });
+        let emission = StandardEmission::shared().adapt(&[], WarmUp { sigmas: 10.0, step_min: 1.0 });
         let ratio = |letter: usize| {
             let row = emission.likelihood(letter, 30.0);
             row[HEALTHY_STATES + 3] / row[NORMAL]

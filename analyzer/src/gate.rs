@@ -21,8 +21,8 @@ const SPREAD_EFFECT: f64 = 0.6;
 /// The latest residuals of one metric on one host, in the bad direction, oldest first.
 #[derive(Debug, Clone)]
 pub struct Recent {
-    residuals: [f64; KEPT_SAMPLES],
-    ages_min: [f64; KEPT_SAMPLES],
+    /// A ring: sample number `i` is at `i % KEPT_SAMPLES`.
+    samples: [(f64, f64); KEPT_SAMPLES],
     seen: usize,
 }
 
@@ -48,38 +48,40 @@ pub struct Effect {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { residuals: [f64::NAN; KEPT_SAMPLES], ages_min: [f64::NAN; KEPT_SAMPLES], seen: 0 }
+        Self { samples: [(f64::NAN, f64::NAN); KEPT_SAMPLES], seen: 0 }
     }
 }
 
 impl Recent {
     /// Takes in the newest residual, `NaN` for a gap.
     pub fn push(&mut self, residual: f64, age_min: f64) {
-        self.residuals.copy_within(1.., 0);
-        self.ages_min.copy_within(1.., 0);
-        self.residuals[KEPT_SAMPLES - 1] = residual;
-        self.ages_min[KEPT_SAMPLES - 1] = age_min;
+        self.samples[self.seen % KEPT_SAMPLES] = (residual, age_min);
         self.seen += 1;
+    }
+
+    /// The newest residual and the age of its host; `NaN` before the first.
+    fn newest_sample(&self) -> (f64, f64) {
+        // Before the first, any place is as empty as another.
+        self.samples[self.seen.saturating_sub(1) % KEPT_SAMPLES]
     }
 
     /// The newest residual.
     #[must_use]
     pub fn newest(&self) -> f64 {
-        self.residuals[KEPT_SAMPLES - 1]
+        self.newest_sample().0
     }
 
     /// Age of the host at the newest residual; `None` before the first.
     #[must_use]
     pub fn newest_age(&self) -> Option<f64> {
-        (self.seen > 0).then_some(self.ages_min[KEPT_SAMPLES - 1])
+        (self.seen > 0).then_some(self.newest_sample().1)
     }
 
     /// The last `n` residuals of hosts at least `age_min` old, gaps left out.
     fn last(&self, n: usize, age_min: f64) -> Vec<f64> {
         let n = n.min(self.seen).min(KEPT_SAMPLES);
-        let from = KEPT_SAMPLES - n;
-        let newest = self.residuals[from..].iter().zip(&self.ages_min[from..]);
-        newest.filter(|(r, age)| r.is_finite() && **age >= age_min).map(|(r, _)| *r).collect()
+        let newest = (self.seen - n..self.seen).map(|i| self.samples[i % KEPT_SAMPLES]);
+        newest.filter(|(r, age)| r.is_finite() && *age >= age_min).map(|(r, _)| r).collect()
     }
 
     /// All that are kept of hosts that do not warm up any more.
@@ -98,7 +100,7 @@ impl Recent {
         };
         let clipped: f64 = window.iter().map(|r| r.clamp(CLIP.0, CLIP.1)).sum();
         let mut size = middle.max(clipped / window.len() as f64);
-        if gate.warms_up && self.ages_min[KEPT_SAMPLES - 1] < YOUNG_MIN && window.len() >= 2 {
+        if gate.warms_up && self.newest_sample().1 < YOUNG_MIN && window.len() >= 2 {
             size = size.min(self.where_it_settles(gate.sigma));
         }
         let mut matters = size >= gate.least;
@@ -122,7 +124,7 @@ impl Recent {
         }
         let slope = (last[n - 1] - last[0]) / (n - 1) as f64;
         let falls = (slope + 0.7 * sigma / n as f64).min(0.0);
-        let minutes = if self.ages_min[KEPT_SAMPLES - 1] < 6.0 { 4.0 } else { 3.0 };
+        let minutes = if self.newest_sample().1 < 6.0 { 4.0 } else { 3.0 };
         let middle = robust::median(&last[n.saturating_sub(3)..]).unwrap_or(f64::INFINITY);
         let now = middle.min(0.5 * (last[n - 1] + last[n - 2]));
         now + falls * minutes

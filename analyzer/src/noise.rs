@@ -67,7 +67,9 @@ impl Noise {
     pub fn whiten(&self, baseline: &[f64]) -> Vec<f64> {
         let scale = 1.0 / (self.sigma * self.innovation());
         let innovation = |pair: &[f64]| (pair[1] - self.autocorrelation * pair[0]) * scale;
-        baseline.windows(2).map(innovation).filter(|e| e.is_finite()).collect()
+        let mut white = Vec::with_capacity(baseline.len());
+        white.extend(baseline.windows(2).map(innovation).filter(|e| e.is_finite()));
+        white
     }
 
     fn innovation(&self) -> f64 {

@@ -120,23 +120,36 @@ impl PairSettings {
     }
 }
 
+/// One number for each degraded state.
+type Degraded = [f64; MAX_STATES - HEALTHY_STATES];
+
 /// The two models, for a given step of time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairModel {
     settings: PairSettings,
-    weights: [f64; MAX_STATES - HEALTHY_STATES],
+    weights: Degraded,
+    /// Probability of each degraded state to stay, and to be arrived at from the one before.
+    stay: Degraded,
+    climb: Degraded,
     hazard: f64,
     stay_warm_up: f64,
 }
 
-/// Where the two forward passes stand: what was seen so far, in 18 numbers.
+/// Where the two forward passes stand: what was seen so far, in 20 numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair {
     h0: [f64; HEALTHY_STATES],
     h1: Likelihood,
+    /// P(degraded now | samples, H1): the sum over its states.
+    p_degraded: f64,
+    /// The evidence is `ratio` times the exponential of this.
     ln_evidence: f64,
+    ratio: f64,
     started: bool,
 }
+
+/// The running ratio is kept within this factor of 1: a logarithm is taken now and then, not at each step.
+const MOST_RATIO: f64 = 1e100;
 
 impl PairModel {
     /// The models for samples `step_min` minutes apart.
@@ -147,8 +160,12 @@ impl PairModel {
         for (i, weight) in weights.iter_mut().enumerate() {
             *weight = if i < settings.n_degraded { *weight / total } else { 0.0 };
         }
+        let climbs = |i: usize| if i + 1 < settings.n_levels { CLIMB } else { 0.0 };
+        let stay = std::array::from_fn(|i| 1.0 - RECOVERY - climbs(i));
+        let climb = std::array::from_fn(|i| i.checked_sub(1).map_or(0.0, climbs));
         let hazard = 1.0 - libm::pow(1.0 - HAZARD, step_min);
-        Self { settings, weights, hazard, stay_warm_up: libm::pow(settings.stay_warm_up, step_min) }
+        let stay_warm_up = libm::pow(settings.stay_warm_up, step_min);
+        Self { settings, weights, stay, climb, hazard, stay_warm_up }
     }
 
     /// Before the first sample.
@@ -164,7 +181,8 @@ impl PairModel {
         for (state, weight) in h1[HEALTHY_STATES..].iter_mut().zip(self.weights) {
             *state = self.settings.start_degraded * weight;
         }
-        Pair { h0, h1, ln_evidence: 0.0, started: false }
+        let p_degraded = degraded_sum(&h1);
+        Pair { h0, h1, p_degraded, ln_evidence: 0.0, ratio: 1.0, started: false }
     }
 
     /// The process starts again with the version that it had: what was healthy may warm up once more, under both
@@ -187,26 +205,31 @@ impl PairModel {
         if pair.started {
             let stay = if age_min < self.settings.longest_warm_up_min { self.stay_warm_up } else { 0.0 };
             pair.h0 = healthy_step(&pair.h0, stay);
-            pair.h1 = self.degrading_step(&pair.h1, stay);
+            pair.h1 = self.degrading_step(pair, stay);
         }
         pair.started = true;
-        let Some(likelihood) = likelihood else { return };
-        let mut sums = (0.0, 0.0);
-        for (state, mass) in pair.h0.iter_mut().zip(likelihood) {
-            *state *= mass;
-            sums.0 += *state;
-        }
-        for (state, mass) in pair.h1.iter_mut().zip(likelihood) {
-            *state *= mass;
-            sums.1 += *state;
-        }
+        let Some(likelihood) = likelihood else {
+            pair.p_degraded = degraded_sum(&pair.h1);
+            return;
+        };
+        pair.h0.iter_mut().zip(likelihood).for_each(|(state, mass)| *state *= mass);
+        pair.h1.iter_mut().zip(likelihood).for_each(|(state, mass)| *state *= mass);
+        let degraded = degraded_sum(&pair.h1);
+        let healthy = |states: &[f64]| (states[0] + states[1]) + (states[2] + states[3]);
+        let sums = (healthy(&pair.h0), healthy(&pair.h1) + degraded);
         let (scale0, scale1) = (1.0 / sums.0, 1.0 / sums.1);
         pair.h0.iter_mut().for_each(|state| *state *= scale0);
         pair.h1.iter_mut().for_each(|state| *state *= scale1);
-        pair.ln_evidence += ln(sums.1 * scale0);
+        pair.p_degraded = degraded * scale1;
+        pair.ratio *= sums.1 * scale0;
+        if !(1.0 / MOST_RATIO..MOST_RATIO).contains(&pair.ratio) {
+            pair.ln_evidence += ln(pair.ratio);
+            pair.ratio = 1.0;
+        }
     }
 
-    fn degrading_step(&self, a: &Likelihood, stay: f64) -> Likelihood {
+    fn degrading_step(&self, pair: &Pair, stay: f64) -> Likelihood {
+        let a = &pair.h1;
         let mut healthy = [a[NORMAL], a[OUTLIER], a[WARM_UP], a[IMPROVED]];
         let leaves_warm_up = (1.0 - stay) * a[WARM_UP];
         let degrades = self.hazard * (a[NORMAL] + a[IMPROVED]) + 0.5 * leaves_warm_up;
@@ -215,19 +238,22 @@ impl PairModel {
         healthy = healthy_step(&healthy, stay);
         healthy[NORMAL] -= 0.5 * leaves_warm_up * (1.0 - START_IMPROVED);
         healthy[IMPROVED] -= 0.5 * leaves_warm_up * START_IMPROVED;
-        let recovers: f64 = a[HEALTHY_STATES..].iter().sum::<f64>() * RECOVERY;
         let mut next = [0.0; MAX_STATES];
         next[..HEALTHY_STATES].copy_from_slice(&healthy);
-        next[NORMAL] += recovers;
+        next[NORMAL] += pair.p_degraded * RECOVERY;
         for i in 0..MAX_STATES - HEALTHY_STATES {
-            let climbs = if i + 1 < self.settings.n_levels { CLIMB } else { 0.0 };
-            let arrives =
-                if i > 0 && i < self.settings.n_levels { CLIMB * a[HEALTHY_STATES + i - 1] } else { 0.0 };
-            next[HEALTHY_STATES + i] =
-                a[HEALTHY_STATES + i] * (1.0 - RECOVERY - climbs) + arrives + degrades * self.weights[i];
+            let at = HEALTHY_STATES + i;
+            // The state before the first is a healthy one, and nothing climbs from there.
+            next[at] = a[at] * self.stay[i] + a[at - 1] * self.climb[i] + degrades * self.weights[i];
         }
         next
     }
+}
+
+/// Sum over the degraded states, in an order that lets the additions overlap.
+fn degraded_sum(states: &Likelihood) -> f64 {
+    let [_, _, _, _, a, b, c, d, e, f, g, h, i] = *states;
+    ((a + b) + (c + d)) + ((e + f) + (g + h)) + i
 }
 
 fn healthy_step(a: &[f64; HEALTHY_STATES], stay: f64) -> [f64; HEALTHY_STATES] {
@@ -247,13 +273,23 @@ impl Pair {
     /// ln P(samples | H1) - ln P(samples | H0).
     #[must_use]
     pub fn ln_evidence(&self) -> f64 {
-        self.ln_evidence
+        self.ln_evidence + ln(self.ratio)
+    }
+
+    /// Whether the evidence exceeds that of another one.
+    #[must_use]
+    pub fn exceeds(&self, other: &Self) -> bool {
+        if self.ln_evidence == other.ln_evidence {
+            self.ratio > other.ratio
+        } else {
+            self.ln_evidence() > other.ln_evidence()
+        }
     }
 
     /// P(degraded now | samples, H1).
     #[must_use]
     pub fn p_degraded(&self) -> f64 {
-        self.h1[HEALTHY_STATES..].iter().sum()
+        self.p_degraded
     }
 
     /// P(in one of the last three states now | samples, H1): more variance or spikes, for [`PairSettings::LEVELS`].
@@ -294,8 +330,10 @@ mod tests {
         );
         let h1 = dense(
             |i| {
-                let mut one = [0.0; MAX_STATES];
-                one[i] = 1.0;
+                let mut h1 = [0.0; MAX_STATES];
+                h1[i] = 1.0;
+                let mut one = start;
+                (one.h1, one.p_degraded) = (h1, degraded_sum(&h1));
                 model.degrading_step(&one, stay).to_vec()
             },
             MAX_STATES,

@@ -56,15 +56,17 @@ impl Placebo<'_> {
         }
         let mut whitener = self.noise.whitener();
         let mut pair = self.model.start();
-        let mut most: f64 = 0.0;
+        let mut most = pair;
         for residual in residuals {
             let innovation = whitener.innovation((residual - zero) / self.noise.sigma);
             let row = innovation
                 .is_finite()
                 .then(|| self.emission.likelihood(emission::letter(innovation), SETTLED_MIN));
             self.model.step(&mut pair, row.as_ref(), SETTLED_MIN);
-            most = most.max(pair.ln_evidence());
+            if pair.exceeds(&most) {
+                most = pair;
+            }
         }
-        most
+        most.ln_evidence()
     }
 }

@@ -1,5 +1,7 @@
 //! Robust statistics: location, scale and dependence that a few wild minutes cannot move. `NaN` marks a gap.
 
+use std::cmp::Ordering;
+
 /// 1.4826: makes the median absolute deviation estimate the standard deviation of a normal, 1 / Phi^-1(3/4).
 pub const MAD_TO_SIGMA: f64 = 1.482_602_218_505_602;
 
@@ -33,13 +35,18 @@ pub fn median_in_place(values: &mut [f64]) -> Option<f64> {
     }
     let half = values.len() / 2;
     let is_odd = values.len() % 2 == 1;
-    let (below, middle, _) = values.select_nth_unstable_by(half, f64::total_cmp);
+    let (below, middle, _) = values.select_nth_unstable_by(half, of_finite);
     let middle = *middle;
     if is_odd {
         return Some(middle);
     }
     let below = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     Some(0.5 * (below + middle))
+}
+
+/// The order of finite values: one comparison, where that of all floats takes several steps.
+fn of_finite(a: &f64, b: &f64) -> Ordering {
+    a.partial_cmp(b).unwrap_or(Ordering::Equal)
 }
 
 /// Quantile of finite values in ascending order, linear between neighbours
@@ -119,7 +126,7 @@ fn tails_and_median(values: &mut [f64]) -> Option<[f64; 3]> {
         let at = place.floor() as usize;
         // What was selected before stays where it is.
         if at >= from {
-            values[from..].select_nth_unstable_by(at - from, f64::total_cmp);
+            values[from..].select_nth_unstable_by(at - from, of_finite);
             from = at + 1;
         }
         let next = values[at + 1..].iter().copied().fold(f64::INFINITY, f64::min);

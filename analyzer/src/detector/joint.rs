@@ -4,11 +4,8 @@ use super::last_look::LastLook;
 use super::level::LevelDetector;
 use super::unit::{LIKELY, LevelUnit, SURE};
 use super::{ALL_HOSTS, Detector, Finding, Rise, Sample, host_share};
-use crate::emission::Emission;
+use crate::emission::{DEPENDENT, Emission};
 use crate::pair::{LEVEL_STATES, Pair, PairModel, PairSettings};
-
-/// Power on each likelihood: mean and percentile are correlated, so that two of them are worth 1.2.
-const SHARE: f64 = 0.6;
 
 /// Watches a mean and a percentile, each alone and both together.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ impl JointDetector {
                 is_group: name == ALL_HOSTS,
                 mean: i,
                 tail: j,
-                emissions: [unit.emission().tempered(SHARE), tail.unit(j).1.emission().tempered(SHARE)],
+                emissions: [unit.emission().tempered(), tail.unit(j).1.emission().tempered()],
                 pair: model.start(),
                 since: None,
                 last_look: None,
@@ -82,7 +79,7 @@ impl JointDetector {
     }
 
     fn placebo(&self, joint: &Joint) -> f64 {
-        SHARE * joint.units(&self.mean, &self.tail).iter().map(|unit| unit.placebo()).sum::<f64>()
+        DEPENDENT * joint.units(&self.mean, &self.tail).iter().map(|unit| unit.placebo()).sum::<f64>()
     }
 
     fn joint_finding(&self, joint: &Joint) -> Finding {

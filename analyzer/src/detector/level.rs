@@ -63,7 +63,7 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Copy)]
 pub struct Shared<'a> {
     /// Emissions before they are adapted.
-    pub standard: &'a StandardEmission,
+    pub standard: &'static StandardEmission,
     /// The metric that counts requests, if any: fewer of them make a sample noisier, none makes it void.
     pub traffic: Option<&'a str>,
     /// Whether the end of the window is fixed, so that one last look may be taken there.
@@ -144,12 +144,11 @@ impl Build<'_> {
         let host = &self.source.frame.new_hosts[index];
         let noise = Noise::of_residuals(residuals);
         let pools = || std::iter::once(&residuals.baseline).chain(&residuals.control);
-        let letters: Vec<f64> = pools()
-            .filter(|pool| pool.len() > 3)
-            .flat_map(|pool| noise.whiten(pool))
-            .map(|letter| self.sign * letter)
-            .collect();
-        let mut reference = self.reference(noise, letters);
+        let mut letters = Vec::new();
+        for pool in pools().filter(|pool| pool.len() > 3) {
+            letters.extend(noise.whiten(pool).into_iter().map(|letter| self.sign * letter));
+        }
+        let mut reference = self.reference(noise, &letters);
         let dead_zone = self.source.profile.dead_zone + LEVEL_DOUBT * noise.standard_error();
         let signed: Vec<Vec<f64>> =
             pools().map(|pool| pool.iter().map(|r| self.sign * r).collect()).collect();
@@ -184,7 +183,7 @@ impl Build<'_> {
         Some(Host {
             name: host.name.clone(),
             switch: host.switch,
-            unit: LevelUnit::new(self.shared.standard, self.model, &reference),
+            unit: LevelUnit::new(self.model, reference),
             observations: residuals.live.iter().enumerate().map(observe).collect(),
             expected: residuals.expected.clone(),
             scale: residuals.scale,
@@ -192,25 +191,25 @@ impl Build<'_> {
         })
     }
 
-    fn reference(&self, noise: Noise, letters: Vec<f64>) -> Reference {
+    /// `letters` are whitened residuals of the baseline, in the bad direction.
+    fn reference(&self, noise: Noise, letters: &[f64]) -> Reference {
+        let warm_up = WarmUp {
+            sigmas: self.source.profile.warm_up / noise.sigma,
+            step_min: self.source.frame.step_minutes(),
+        };
         Reference {
             noise,
-            letters,
+            emission: self.shared.standard.adapt(letters, warm_up),
             least_effect: self.source.profile.gate,
             placebo: 0.0,
-            warm_up: WarmUp {
-                sigmas: self.source.profile.warm_up / noise.sigma,
-                step_min: self.source.frame.step_minutes(),
-            },
             warms_up: self.source.profile.family != Family::Throughput,
         }
     }
 
     fn placebo(&self, reference: &Reference, dead_zone: f64, series: &[Vec<f64>]) -> f64 {
-        let emission = self.shared.standard.adapt(&reference.letters, reference.warm_up);
         let steps = self.source.frame.steps;
-        let placebo =
-            Placebo { noise: reference.noise, emission: &emission, model: &self.model, dead_zone, steps };
+        let Reference { noise, emission, .. } = reference;
+        let placebo = Placebo { noise: *noise, emission, model: &self.model, dead_zone, steps };
         placebo.evidence(series.iter().map(Vec::as_slice))
     }
 
@@ -230,11 +229,11 @@ impl Build<'_> {
         let mean: Vec<f64> =
             expected::column_means(rows, columns).into_iter().map(|mean| self.sign * mean).collect();
         let noise = Noise::of(&mean, LEAST_GROUP_SIGMA);
-        let mut reference = self.reference(noise, noise.whiten(&mean));
+        let mut reference = self.reference(noise, &noise.whiten(&mean));
         reference.placebo = self.placebo(&reference, self.source.profile.dead_zone, &[mean]);
         let sigmas: f64 = known.iter().map(|r| Noise::of_residuals(r).sigma).sum();
         Some(Group {
-            unit: LevelUnit::new(self.shared.standard, self.model, &reference),
+            unit: LevelUnit::new(self.model, reference),
             noise,
             host_sigma: sigmas / known.len() as f64,
             first_switch: hosts.iter().map(|host| host.switch).min()?,

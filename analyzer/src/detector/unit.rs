@@ -2,7 +2,7 @@
 
 use super::last_look::{LastLook, Spread};
 use super::{Change, Finding, Sample, rise};
-use crate::emission::{self, Emission, StandardEmission, WarmUp};
+use crate::emission::{self, Emission};
 use crate::ending::{self, Level};
 use crate::gate::{EFFECT_SAMPLES, Effect, Gate, Recent};
 use crate::noise::{Noise, Whitener};
@@ -41,13 +41,12 @@ pub(super) struct Observation {
 #[derive(Debug, Clone)]
 pub(super) struct Reference {
     pub(super) noise: Noise,
-    /// Whitened residuals of the baseline, in the bad direction.
-    pub(super) letters: Vec<f64>,
+    /// What the letters of the baseline make of the standard one.
+    pub(super) emission: Emission,
     /// Smallest change that may fail.
     pub(super) least_effect: f64,
     /// What a placebo reached.
     pub(super) placebo: f64,
-    pub(super) warm_up: WarmUp,
     pub(super) warms_up: bool,
 }
 
@@ -73,10 +72,9 @@ pub(super) struct LevelUnit {
 }
 
 impl LevelUnit {
-    pub(super) fn new(standard: &StandardEmission, model: PairModel, reference: &Reference) -> Self {
+    pub(super) fn new(model: PairModel, reference: Reference) -> Self {
         Self {
             model,
-            emission: standard.adapt(&reference.letters, reference.warm_up),
             whitener: reference.noise.whitener(),
             pair: model.start(),
             recent: Recent::default(),
@@ -86,6 +84,7 @@ impl LevelUnit {
                 warms_up: reference.warms_up,
             },
             placebo: reference.placebo,
+            emission: reference.emission,
             since: None,
             usable: 0,
             disturbed: false,
@@ -251,5 +250,15 @@ impl LevelUnit {
             Some(look) => look.over(finding, self.newest_step),
             None => finding,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_kept_in_less_than_two_kilobytes() {
+        assert!(size_of::<LevelUnit>() <= 1600, "{} bytes", size_of::<LevelUnit>());
     }
 }

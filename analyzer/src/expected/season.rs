@@ -90,13 +90,16 @@ fn lift(adjusted: &[f64], start: i64, step_min: i64, steps: usize) -> Option<Vec
 fn agreed(lifts: impl Iterator<Item = Lift>) -> Lift {
     let lifts: Vec<Lift> = lifts.collect();
     let is_one = lifts.iter().all(|lift| lift.size > 0.0) || lifts.iter().all(|lift| lift.size < 0.0);
+    if !is_one {
+        return Lift::default();
+    }
     let sizes: Vec<f64> = lifts.iter().map(|lift| lift.size).collect();
     let errors: Vec<f64> = lifts.iter().map(|lift| lift.error).collect();
     let (Some(size), Some(error)) = (robust::median(&sizes), robust::mean(&errors)) else {
         return Lift::default();
     };
     let error = error / (lifts.len() as f64).sqrt();
-    if is_one && size.abs() > SURE * error { Lift { size, error } } else { Lift::default() }
+    if size.abs() > SURE * error { Lift { size, error } } else { Lift::default() }
 }
 
 #[cfg(test)]
