@@ -1,19 +1,22 @@
 //! The collector's settings: section `collector`, and the templates that it shares with the analyzer.
 
 use crate::schedule::Pace;
-use crate::source::dynatrace::base_url;
-use reqwest::Url;
-use secrecy::SecretString;
-use std::path::PathBuf;
+use crate::source::dynatrace::{
+    OAUTH_CLIENT, OAUTH_SCOPES, OAuthSettings, Scheme, TOKEN_URL, base_url, fits,
+};
+use reqwest::{Certificate, Url};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vouch_proto::{Invalid, Name, Templates};
 use vouch_service::settings::Section;
 use vouch_service::templates::read_templates;
 
+/// What a token that is none gets.
+const OAUTH_IS_NO_TOKEN: &str = "holds the secret of an OAuth client (dt0s02...), which is no token; move it to collector.oauth.client_secret_file";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// Prefix of tokens that the platform's own API takes, and the classic one does not.
-const PLATFORM_TOKEN: &str = "dt0s";
 
 /// Where a service is found in the tenant, where its name does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,12 @@ pub struct TenantSettings {
     pub token: SecretString,
     /// Where the token is read again when it is refused.
     pub token_file: Option<PathBuf>,
+    /// The OAuth client that gets tokens, where there is no token.
+    pub oauth: Option<OAuthSettings>,
+    /// Authorities that are trusted besides the machine's: an ActiveGate's own.
+    pub ca: Vec<Certificate>,
+    /// Whether any certificate is accepted.
+    pub insecure: bool,
     /// Deadline of one call, real time.
     pub request_timeout: Duration,
     /// Calls at once.
@@ -47,6 +56,52 @@ pub struct TenantSettings {
     pub environment: Option<Name>,
     /// Services that are not found by their name.
     pub services: Vec<ServiceMapping>,
+}
+
+impl TenantSettings {
+    /// A tenant by its address and the file of its token, for a single look at it.
+    ///
+    /// # Errors
+    /// In words, one for each of them that cannot be used.
+    pub fn at(url: &str, token_file: &Path) -> Result<Self, Vec<String>> {
+        let mut refused = Vec::new();
+        let token = match std::fs::read_to_string(token_file) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            Ok(_) => {
+                refused.push(format!("{} holds no token", token_file.display()));
+                String::new()
+            }
+            Err(e) => {
+                refused.push(format!("{} cannot be read: {e}", token_file.display()));
+                String::new()
+            }
+        };
+        if token.starts_with(OAUTH_CLIENT) {
+            refused.push(OAUTH_IS_NO_TOKEN.to_owned());
+        }
+        let url = base_url(url).and_then(|url| match token.is_empty() {
+            true => Ok(url),
+            false => fits(&url, Scheme::of(&token)).map(|()| url),
+        });
+        let url = url.unwrap_or_else(|message| {
+            refused.push(message);
+            nowhere()
+        });
+        let settings = Self {
+            name: "dynatrace".to_owned(),
+            url,
+            token: token.into(),
+            token_file: Some(token_file.to_owned()),
+            oauth: None,
+            ca: Vec::new(),
+            insecure: false,
+            request_timeout: REQUEST_TIMEOUT,
+            concurrency: 8,
+            environment: None,
+            services: Vec::new(),
+        };
+        if refused.is_empty() { Ok(settings) } else { Err(refused) }
+    }
 }
 
 /// The collector's settings.
@@ -92,27 +147,107 @@ impl CollectorSettings {
 fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> TenantSettings {
     let token_file = section.path("token_file");
     let token = section.secret("token", "token_file");
-    if token.is_none() && token_file.is_none() && section.text("token").is_none() {
+    let oauth = oauth(section.section("oauth"), invalid);
+    let is_named = token_file.is_some() || section.text("token").is_some();
+    if oauth.is_none() && !is_named {
         section.refuse(
             "token_file",
             "is missing; generate an access token with metrics.read and entities.read in Dynatrace and name the file that holds it",
         );
     }
+    if oauth.is_some() && is_named {
+        section.refuse("oauth", "stands beside a token; give one of the two");
+    }
     let token = token.unwrap_or_default();
-    if secrecy::ExposeSecret::expose_secret(&token).starts_with(PLATFORM_TOKEN) {
-        let message = "holds a platform token or OAuth secret (dt0s...); generate an access token (dt0c01...) in Dynatrace > Access tokens";
-        section.refuse("token_file", message);
+    let text = token.expose_secret();
+    if text.starts_with(OAUTH_CLIENT) {
+        section.refuse("token_file", OAUTH_IS_NO_TOKEN);
+    }
+    let url = url(section);
+    let scheme = if oauth.is_some() { Scheme::Bearer } else { Scheme::of(text) };
+    if (oauth.is_some() || !text.is_empty())
+        && let Err(message) = fits(&url, scheme)
+    {
+        section.refuse("url", message);
     }
     TenantSettings {
         name: section.text("tenant").unwrap_or_else(|| "dynatrace".to_owned()),
-        url: url(section),
+        url,
         token,
         token_file,
-        request_timeout: section.duration("request_timeout", 20 * SECOND, SECOND..=120 * SECOND),
+        oauth,
+        ca: certificates(section),
+        insecure: section.flag("insecure", false),
+        request_timeout: section.duration("request_timeout", REQUEST_TIMEOUT, SECOND..=120 * SECOND),
         concurrency: usize::try_from(section.number("concurrency", 8, 1..=64)).unwrap_or(1),
         environment: name(section, "environment"),
         services: services(section, invalid),
     }
+}
+
+/// The OAuth client, where there is one.
+fn oauth(mut section: Section<'_>, invalid: &mut Invalid) -> Option<OAuthSettings> {
+    if !section.is_present() {
+        section.finish(invalid);
+        return None;
+    }
+    let client_secret = section.secret("client_secret", "client_secret_file");
+    let is_named = section.path("client_secret_file").is_some() || section.text("client_secret").is_some();
+    if !is_named {
+        section.refuse("client_secret_file", "is missing; name the file that holds the client's secret");
+    }
+    let client_secret = client_secret.unwrap_or_default();
+    // Dynatrace's client ids are the first two parts of their secrets.
+    let of_secret = || {
+        let parts: Vec<&str> = client_secret.expose_secret().split('.').collect();
+        (parts.len() == 3 && parts[0].starts_with(OAUTH_CLIENT.trim_end_matches('.')))
+            .then(|| parts[..2].join("."))
+    };
+    let client_id = section.text("client_id").or_else(of_secret);
+    if client_id.is_none() && !client_secret.expose_secret().is_empty() {
+        section.refuse("client_id", "is missing, and the secret does not begin with it");
+    }
+    let token_url = section.text("token_url").unwrap_or_else(|| TOKEN_URL.to_owned());
+    let token_url = match Url::parse(&token_url) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") && url.host_str().is_some() => url,
+        Ok(_) | Err(_) => {
+            section
+                .refuse("token_url", format!("`{token_url}` is no http or https address; e.g. {TOKEN_URL}"));
+            nowhere()
+        }
+    };
+    let resource = section.text("resource");
+    if let Some(resource) = resource.as_deref().filter(|resource| !resource.starts_with("urn:dtaccount:")) {
+        section.refuse("resource", format!("`{resource}` is no account; write urn:dtaccount:<uuid>"));
+    }
+    let scopes = section.texts("scopes");
+    let scopes = if scopes.is_empty() { OAUTH_SCOPES.join(" ") } else { scopes.join(" ") };
+    section.finish(invalid);
+    Some(OAuthSettings {
+        client_id: client_id.unwrap_or_default(),
+        client_secret,
+        token_url,
+        resource,
+        scopes,
+    })
+}
+
+/// Authorities that are trusted besides the machine's.
+fn certificates(section: &mut Section<'_>) -> Vec<Certificate> {
+    let Some(path) = section.path("ca_file") else { return Vec::new() };
+    let shown = path.display();
+    let read = match std::fs::read(&path) {
+        Err(e) => Err(format!("{shown} cannot be read: {e}")),
+        Ok(pem) => match Certificate::from_pem_bundle(&pem) {
+            Err(e) => Err(format!("{shown} holds no certificates in PEM: {e}")),
+            Ok(all) if all.is_empty() => Err(format!("{shown} holds no certificate in PEM")),
+            Ok(all) => Ok(all),
+        },
+    };
+    read.unwrap_or_else(|message| {
+        section.refuse("ca_file", message);
+        Vec::new()
+    })
 }
 
 fn url(section: &mut Section<'_>) -> Url {
@@ -210,7 +345,6 @@ mod tests {
              - {service: b, entity_name: x}\n  - {service: b, entity_name: y}\n",
         );
         for part in [
-            "collector.url: abc.apps",
             "collector.token_file: /nowhere cannot be read",
             "collector.settle: `2h` is not within",
             "collector.give_up_after: 300s is shorter than reread_after",
@@ -226,6 +360,34 @@ mod tests {
             assert!(said.contains(part), "{part} in {said}");
         }
         let (_, said) = read("collector: {url: 'https://a.live.dynatrace.com', token: dt0s16.A.B}");
-        assert!(said.contains("platform token") && !said.contains("dt0s16.A"), "{said}");
+        assert!(said.contains("collector.url: a.live.dynatrace.com takes access tokens"), "{said}");
+        assert!(said.contains("write https://a.apps.dynatrace.com") && !said.contains("dt0s16.A"), "{said}");
+        let (_, said) =
+            read("collector: {url: 'https://a.apps.dynatrace.com', token: dt0s02.A.B, ca_file: Cargo.toml}");
+        assert!(said.contains("secret of an OAuth client") && !said.contains("dt0s02.A"), "{said}");
+        assert!(said.contains("collector.ca_file: Cargo.toml holds no certificate"), "{said}");
+    }
+
+    #[test]
+    fn an_oauth_client_needs_its_secret() {
+        let (settings, said) = read(
+            "collector: {url: 'https://a.apps.dynatrace.com', oauth: {client_secret: dt0s02.ID.SECRET, resource: 'urn:dtaccount:1'}}",
+        );
+        assert_eq!(said, "");
+        let oauth = settings.tenant.oauth.unwrap();
+        assert_eq!((oauth.client_id.as_str(), oauth.token_url.as_str()), ("dt0s02.ID", TOKEN_URL));
+        assert!(oauth.scopes.contains("storage:metrics:read"), "{}", oauth.scopes);
+        let (_, said) = read(
+            "collector: {url: 'https://a.live.dynatrace.com', token: dt0c01.A.B, oauth: {token_url: x, resource: me, oops: 1}}",
+        );
+        for part in [
+            "collector.oauth: stands beside a token",
+            "collector.oauth.client_secret_file: is missing",
+            "collector.oauth.token_url: `x` is no http",
+            "collector.oauth.resource: `me` is no account",
+            "collector.oauth.oops: is no setting here",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
     }
 }

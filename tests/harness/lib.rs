@@ -222,6 +222,12 @@ impl World {
         log.lines().filter(|line| line.contains("Violation")).map(ToOwned::to_owned).collect()
     }
 
+    /// Address of the simulated tenant.
+    #[must_use]
+    pub fn dynatrace_url(&self) -> String {
+        format!("http://{}", self.dynatrace)
+    }
+
     /// The present.
     #[must_use]
     pub fn now(&self) -> Timestamp {

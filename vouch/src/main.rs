@@ -8,7 +8,7 @@ mod output;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use command::{budget, check, demo, explain, judge, up, verify, watch};
+use command::{budget, check, demo, explain, judge, query, up, verify, watch};
 use std::process::ExitCode;
 
 /// Did this change make the service worse?
@@ -35,6 +35,8 @@ enum Command {
     Budget(budget::Arguments),
     /// Judge verification cases from a file, one JSON object a line, offline.
     Judge(judge::Arguments),
+    /// Run one query against Dynatrace as the collector would, and print its series.
+    Query(Box<query::Arguments>),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
     Check(check::Arguments),
 }
@@ -73,6 +75,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Watch(arguments) => watch::run(arguments).await,
         Command::Explain(arguments) => explain::run(*arguments).await,
         Command::Budget(arguments) => budget::run(arguments).await,
+        Command::Query(arguments) => query::run(*arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),
     }

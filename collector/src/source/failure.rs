@@ -52,11 +52,19 @@ pub enum FailureKind {
     AmbiguousService,
     /// The tenant holds another environment.
     OtherEnvironment,
+    /// There is no series at all.
+    NoData,
+    /// The records of a query are no series.
+    NotASeries,
+    /// The result of a query is not kept any more.
+    ResultGone,
+    /// The source gave a query up.
+    QueryFailed,
 }
 
 impl FailureKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::Unauthorized,
         Self::MissingScope,
         Self::Forbidden,
@@ -80,6 +88,10 @@ impl FailureKind {
         Self::UnknownService,
         Self::AmbiguousService,
         Self::OtherEnvironment,
+        Self::NoData,
+        Self::NotASeries,
+        Self::ResultGone,
+        Self::QueryFailed,
     ];
 
     /// The stable name.
@@ -109,6 +121,10 @@ impl FailureKind {
             Self::UnknownService => "unknown_service",
             Self::AmbiguousService => "ambiguous_service",
             Self::OtherEnvironment => "other_environment",
+            Self::NoData => "no_data",
+            Self::NotASeries => "not_a_series",
+            Self::ResultGone => "result_gone",
+            Self::QueryFailed => "query_failed",
         }
     }
 

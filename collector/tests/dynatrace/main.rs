@@ -1,11 +1,17 @@
 //! The Dynatrace client over HTTP against a server that answers from a script and counts: a missing or extra call fails.
 
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod failures;
+#[cfg(test)]
+mod grail;
 #[cfg(test)]
 mod queries;
 #[cfg(test)]
 mod recordings;
+#[cfg(test)]
+mod series;
 #[cfg(test)]
 mod server;
 #[cfg(test)]

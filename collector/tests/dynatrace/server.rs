@@ -49,7 +49,9 @@ impl Answer {
 struct Script {
     answers: Mutex<VecDeque<Answer>>,
     asked: Mutex<Vec<String>>,
+    bodies: Mutex<Vec<String>>,
     unexpected: Mutex<Vec<String>>,
+    lenient: std::sync::atomic::AtomicBool,
 }
 
 /// The server, and a client of it.
@@ -65,6 +67,13 @@ pub(crate) struct Tenant {
 impl Tenant {
     pub(crate) async fn new(answers: Vec<Answer>) -> Self {
         Self::with(answers, |_| {}).await
+    }
+
+    /// As `new`; whatever is not in the script is not found, and nobody looks at it afterwards.
+    pub(crate) async fn lenient(answers: Vec<Answer>) -> Self {
+        let tenant = Self::new(answers).await;
+        tenant.script.lenient.store(true, std::sync::atomic::Ordering::Relaxed);
+        tenant
     }
 
     /// As `new`, with other settings.
@@ -87,6 +96,9 @@ impl Tenant {
             url: base_url(&format!("http://{address}/e/1/")).unwrap(),
             token: "dt0c01.OLD.SECRET".to_owned().into(),
             token_file: Some(token_file.clone()),
+            oauth: None,
+            ca: Vec::new(),
+            insecure: false,
             request_timeout: Duration::from_secs(1),
             concurrency: 4,
             environment: None,
@@ -97,6 +109,11 @@ impl Tenant {
         let health = Health::default();
         let source = Dynatrace::new(&settings, clock, health.clone(), Metrics::default()).unwrap();
         Self { source, health, token_file, script, tasks, _folder: folder }
+    }
+
+    /// The bodies of what was asked, in order.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.script.bodies.lock().unwrap().clone()
     }
 
     /// What was asked, as `path?query [authorization]`, once the script is over and nothing else was asked.
@@ -121,14 +138,24 @@ async fn serve(State(script): State<Arc<Script>>, request: Request) -> Response<
     let path = request.uri().path().to_owned();
     let next = {
         let mut answers = script.answers.lock().unwrap();
-        let fits = answers.front().is_some_and(|a| path == format!("/e/1/api/v2/{}", a.path));
+        // A path that begins with a slash is meant from the root on.
+        let whole = |a: &Answer| match a.path.strip_prefix('/') {
+            Some(path) => format!("/e/1/{path}"),
+            None => format!("/e/1/api/v2/{}", a.path),
+        };
+        let fits = answers.front().is_some_and(|a| path == whole(a));
         if fits { answers.pop_front() } else { None }
     };
     let Some(answer) = next else {
+        if script.lenient.load(std::sync::atomic::Ordering::Relaxed) {
+            return (axum::http::StatusCode::NOT_FOUND, "{}").into_response();
+        }
         script.unexpected.lock().unwrap().push(line);
         return axum::http::StatusCode::NOT_IMPLEMENTED.into_response();
     };
     script.asked.lock().unwrap().push(line);
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+    script.bodies.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
     tokio::time::sleep(answer.delay).await;
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {

@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod judge;
+pub(crate) mod query;
 pub(crate) mod up;
 pub(crate) mod verify;
 pub(crate) mod watch;

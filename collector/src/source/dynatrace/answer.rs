@@ -22,6 +22,8 @@ pub(super) struct MetricData {
 #[serde(rename_all = "camelCase")]
 pub(super) struct MetricResult {
     #[serde(default)]
+    pub(super) metric_id: Option<String>,
+    #[serde(default)]
     pub(super) warnings: Option<Vec<String>>,
     pub(super) data: Vec<DataSeries>,
 }

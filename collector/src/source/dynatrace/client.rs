@@ -1,14 +1,15 @@
 //! The HTTP client of one tenant: authentication, deadlines, retries, throttling, and what is told about each call.
 
-use super::address::{endpoint, is_in_the_clear};
+use super::address::{Api, endpoint, is_in_the_clear};
+use super::credential::Credential;
 use super::refusal::{is_web_page, refusal, web_page};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
 use crate::source::{Failure, FailureKind};
 use reqwest::{Method, Response, Url};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::de::DeserializeOwned;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use vouch_proto::Timestamp;
@@ -22,6 +23,8 @@ const ATTEMPTS: u32 = 4;
 /// No further attempt begins when this much has passed since the first, on the injected clock.
 const PATIENCE: Duration = Duration::from_secs(45);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The scopes that a query of metrics needs in Grail.
+const GRAIL_SCOPES: &str = "storage:buckets:read and storage:metrics:read";
 /// The condition of readiness that calls decide.
 pub(super) const CONDITION: &str = "dynatrace";
 
@@ -29,16 +32,29 @@ pub(super) const CONDITION: &str = "dynatrace";
 #[derive(Debug, Clone)]
 pub(super) struct Call<'a> {
     pub(super) method: Method,
-    /// Below `/api/v2`.
+    pub(super) api: Api,
+    /// Below the API's own.
     pub(super) path: &'a [&'a str],
     pub(super) query: Vec<(&'a str, String)>,
     pub(super) body: Option<serde_json::Value>,
     pub(super) scope: &'a str,
+    /// Whether a failure that may pass is asked again.
+    pub(super) again: bool,
 }
 
 impl<'a> Call<'a> {
     pub(super) const fn get(path: &'a [&'a str], query: Vec<(&'a str, String)>, scope: &'a str) -> Self {
-        Self { method: Method::GET, path, query, body: None, scope }
+        Self { method: Method::GET, api: Api::Classic, path, query, body: None, scope, again: true }
+    }
+
+    /// A call of Grail, which answers queries in DQL.
+    pub(super) const fn grail(method: Method, path: &'a [&'a str], query: Vec<(&'a str, String)>) -> Self {
+        Self { method, api: Api::Grail, path, query, body: None, scope: GRAIL_SCOPES, again: true }
+    }
+
+    /// The same, asked only once.
+    pub(super) fn once(self) -> Self {
+        Self { again: false, ..self }
     }
 
     /// Name of the endpoint in messages and metrics: no ids, no selectors.
@@ -61,7 +77,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
     settings: TenantSettings,
-    token: RwLock<SecretString>,
+    credential: Credential,
     clock: SharedClock,
     health: Health,
     metrics: Metrics,
@@ -83,16 +99,27 @@ impl Client {
         }
         // The provider is the process's; whoever installed one first is kept.
         rustls::crypto::ring::default_provider().install_default().ok();
+        if settings.insecure {
+            tracing::warn!(
+                "collector.insecure accepts any certificate: whoever is in between can read the token"
+            );
+        }
         let http = reqwest::Client::builder()
             .user_agent(concat!("vouch-collector/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .timeout(settings.request_timeout)
             .connect_timeout(settings.request_timeout.min(Duration::from_secs(10)))
+            .danger_accept_invalid_certs(settings.insecure)
+            .tls_certs_merge(settings.ca.iter().cloned())
             .build()?;
         Ok(Self {
             http,
             base: settings.url.clone(),
-            token: RwLock::new(settings.token.clone()),
+            credential: Credential::new(
+                settings.token.clone(),
+                settings.token_file.clone(),
+                settings.oauth.clone(),
+            ),
             settings: settings.clone(),
             clock,
             health,
@@ -106,12 +133,16 @@ impl Client {
         self.clock.now()
     }
 
+    pub(super) fn clock(&self) -> &dyn clock::Clock {
+        &*self.clock
+    }
+
     pub(super) fn health(&self) -> &Health {
         &self.health
     }
 
     pub(super) fn token(&self) -> SecretString {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.credential.token()
     }
 
     /// Sends a call, again where that may help, and reads its answer.
@@ -147,11 +178,11 @@ impl Client {
                 Ok(body) => return Ok(body),
                 Err(failure) => failure,
             };
-            if failure.kind == FailureKind::Unauthorized && !token_reloaded && self.reload_token() {
+            if failure.kind == FailureKind::Unauthorized && !token_reloaded && self.credential.renew().await {
                 token_reloaded = true;
                 continue;
             }
-            if !failure.kind.is_retryable() {
+            if !failure.kind.is_retryable() || !call.again {
                 return Err(failure);
             }
             let asked = failure.retry_after;
@@ -203,12 +234,13 @@ impl Client {
 
     async fn exchange(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
         let name = call.name();
-        let token = self.token();
+        let authorization = self.credential.header(&self.http, self.clock.now()).await?;
+        let address = endpoint(&self.base, call.api, self.credential.scheme(), call.path);
         let mut request = self
             .http
-            .request(call.method.clone(), endpoint(&self.base, call.path))
+            .request(call.method.clone(), address)
             .query(&call.query)
-            .header("Authorization", format!("Api-Token {}", token.expose_secret()))
+            .header("Authorization", authorization)
             .header("Accept", "application/json");
         if let Some(body) = &call.body {
             request = request.json(body);
@@ -260,19 +292,6 @@ impl Client {
             FailureKind::CutOff,
             format!("the answer of {name} broke off ({cause}); it is asked again"),
         )
-    }
-
-    /// Reads the token file again; answers whether the token is another one now.
-    fn reload_token(&self) -> bool {
-        let Some(path) = &self.settings.token_file else { return false };
-        let Ok(text) = std::fs::read_to_string(path) else { return false };
-        let mut token = self.token.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = !text.trim().is_empty() && token.expose_secret() != text.trim();
-        if changed {
-            tracing::info!("the token file has changed; using the new token");
-            *token = text.trim().to_owned().into();
-        }
-        changed
     }
 }
 

@@ -2,16 +2,23 @@
 
 mod address;
 mod answer;
+mod builtin;
 mod client;
+mod credential;
 mod entities;
+mod grail;
 mod normalise;
+mod query;
 mod refusal;
 mod selector;
 mod surroundings;
 mod token;
 mod unit;
 
-pub use address::base_url;
+pub use address::{base_url, fits};
+pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
+pub use credential::{OAuthSettings, Scheme};
+pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
 pub use token::{SCOPES, watch_token};
 
 use self::answer::{Descriptor, MetricData, MetricResult};
@@ -57,7 +64,7 @@ type Described = (Result<Descriptor, Failure>, Timestamp);
 
 /// A metric that is ready to be asked for.
 #[derive(Debug, Clone)]
-struct Query<'a> {
+struct Prepared<'a> {
     ask: &'a MetricAsk,
     kind: EntityKind,
     conversion: Conversion,
@@ -105,7 +112,7 @@ impl Dynatrace {
     }
 
     /// Unit and entities of a metric; `Err` where it is missing or its unit is of another kind than the template's.
-    async fn prepare<'a>(&self, ask: &'a MetricAsk) -> Result<Query<'a>, Failure> {
+    async fn prepare<'a>(&self, ask: &'a MetricAsk) -> Result<Prepared<'a>, Failure> {
         let key = selector::metric_key(&ask.query);
         let (unit, entity_types) = match &key {
             Some(key) => {
@@ -122,7 +129,15 @@ impl Dynatrace {
             );
             Failure::new(FailureKind::UnitMismatch, message)
         })?;
-        Ok(Query { ask, kind: EntityKind::of(key.as_deref(), &entity_types), conversion })
+        Ok(Prepared { ask, kind: EntityKind::of(key.as_deref(), &entity_types), conversion })
+    }
+
+    /// The unit of a metric, as the tenant describes it now.
+    async fn unit_of_metric(&self, key: &str) -> Result<String, Failure> {
+        let path = ["metrics", key];
+        let call = Call::get(&path, Vec::new(), SCOPE).once();
+        let described = self.client.send_aside::<Descriptor>(&call).await;
+        described.map(|descriptor| descriptor.unit.unwrap_or_default())
     }
 
     async fn descriptor(&self, key: &str) -> Result<Descriptor, Failure> {
@@ -149,7 +164,7 @@ impl Dynatrace {
         &self,
         ask: &Ask,
         service: &str,
-        some: &[Query<'_>],
+        some: &[Prepared<'_>],
         reading: &mut Reading,
     ) -> Result<(), Failure> {
         match self.query_once(ask, service, some).await {
@@ -171,7 +186,12 @@ impl Dynatrace {
         }
     }
 
-    async fn query_once(&self, ask: &Ask, service: &str, some: &[Query<'_>]) -> Result<MetricData, Failure> {
+    async fn query_once(
+        &self,
+        ask: &Ask,
+        service: &str,
+        some: &[Prepared<'_>],
+    ) -> Result<MetricData, Failure> {
         let entities = some.first().and_then(|q| q.kind.selector(service));
         self.query_entities(ask, entities, some).await
     }
@@ -180,7 +200,7 @@ impl Dynatrace {
         &self,
         ask: &Ask,
         entities: Option<String>,
-        some: &[Query<'_>],
+        some: &[Prepared<'_>],
     ) -> Result<MetricData, Failure> {
         let selectors: Vec<&str> = some.iter().map(|q| q.ask.query.as_str()).collect();
         let mut query = vec![
@@ -203,7 +223,7 @@ impl Dynatrace {
     async fn take(
         &self,
         ask: &Ask,
-        some: &[Query<'_>],
+        some: &[Prepared<'_>],
         data: MetricData,
         reading: &mut Reading,
     ) -> Result<(), Failure> {
@@ -227,7 +247,7 @@ impl Dynatrace {
 
     async fn host_names(
         &self,
-        some: &[Query<'_>],
+        some: &[Prepared<'_>],
         results: &[MetricResult],
     ) -> Result<BTreeMap<String, String>, Failure> {
         let by_host = some.iter().zip(results).filter(|(query, _)| query.ask.by_host);
@@ -303,7 +323,7 @@ fn add(reading: &mut Reading, grid: &Grid, series: Vec<vouch_proto::Series>) {
 }
 
 /// Cuts metrics of like entities into calls.
-fn calls<'q, 'a>(queries: &'q [Query<'a>]) -> Vec<&'q [Query<'a>]> {
+fn calls<'q, 'a>(queries: &'q [Prepared<'a>]) -> Vec<&'q [Prepared<'a>]> {
     let mut calls = Vec::new();
     let (mut from, mut length) = (0, 0);
     for (i, query) in queries.iter().enumerate() {
@@ -381,14 +401,14 @@ mod tests {
     fn calls_hold_ten_metrics_of_like_entities() {
         let ask = MetricAsk { name: "m".into(), query: "q".repeat(100), unit: String::new(), by_host: false };
         let query =
-            |kind| Query { ask: &ask, kind, conversion: Conversion { unit: String::new(), factor: 1.0 } };
+            |kind| Prepared { ask: &ask, kind, conversion: Conversion { unit: String::new(), factor: 1.0 } };
         let mut queries = vec![query(EntityKind::Service); 12];
         queries.extend(vec![query(EntityKind::Host); 3]);
         let sizes: Vec<usize> = calls(&queries).iter().map(|c| c.len()).collect();
         assert_eq!(sizes, [10, 2, 3]);
         assert!(calls(&[]).is_empty());
         let long = MetricAsk { query: "q".repeat(1500), ..ask.clone() };
-        let long = vec![Query { ask: &long, ..query(EntityKind::Host) }; 3];
+        let long = vec![Prepared { ask: &long, ..query(EntityKind::Host) }; 3];
         assert_eq!(calls(&long).iter().map(|c| c.len()).collect::<Vec<_>>(), [2, 1]);
     }
 

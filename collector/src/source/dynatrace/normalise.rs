@@ -81,8 +81,7 @@ pub(super) fn series(
         return Err(failure);
     }
     let build = |host: Option<String>, data: Option<&DataSeries>| {
-        let samples =
-            data.map_or_else(|| Ok(vec![None; grid.len()]), |d| samples(d, grid, conversion.factor))?;
+        let samples = data.map_or_else(|| Ok(vec![None; grid.len()]), |d| samples(d, grid, conversion))?;
         Ok(Series {
             metric: ask.name.clone(),
             host,
@@ -167,7 +166,7 @@ fn ambiguous(many: &[DataSeries]) -> Failure {
 }
 
 /// Samples on the grid: a stamp is the end of its slot; what lies outside was not asked for or has not settled.
-fn samples(data: &DataSeries, grid: &Grid, factor: f64) -> Result<Vec<Option<f64>>, Failure> {
+fn samples(data: &DataSeries, grid: &Grid, conversion: &Conversion) -> Result<Vec<Option<f64>>, Failure> {
     let bad = |what: String| Err(Failure::new(FailureKind::BadAnswer, what));
     if data.timestamps.len() != data.values.len() {
         return bad(format!("{} timestamps and {} values", data.timestamps.len(), data.values.len()));
@@ -188,7 +187,7 @@ fn samples(data: &DataSeries, grid: &Grid, factor: f64) -> Result<Vec<Option<f64
         if let Some(sample) = usize::try_from(offset / step).ok().and_then(|i| samples.get_mut(i))
             && offset >= 0
         {
-            *sample = value.map(|v| v * factor).filter(|v| v.is_finite());
+            *sample = value.map(|v| conversion.apply(v)).filter(|v| v.is_finite());
         }
     }
     Ok(samples)
@@ -232,7 +231,7 @@ mod tests {
             ("PGI-1".to_owned(), "pod-a".to_owned()),
             ("PGI-2".to_owned(), "pod-a".to_owned()),
         ]);
-        series(ask, &MetricResult { warnings, data }, &grid(3), &to_ms, &names)
+        series(ask, &MetricResult { metric_id: None, warnings, data }, &grid(3), &to_ms, &names)
     }
 
     #[test]
@@ -317,7 +316,7 @@ mod tests {
         fn no_answer_makes_it_panic_or_invent(stamps in proptest::collection::vec(any::<i64>(), 0..5)) {
             let values = vec![Some(1.0); stamps.len()];
             let odd = DataSeries { dimensions: vec![], dimension_map: BTreeMap::new(), timestamps: stamps.clone(), values };
-            if let Ok(samples) = samples(&odd, &grid(3), 1.0) {
+            if let Ok(samples) = samples(&odd, &grid(3), &Conversion::none()) {
                 prop_assert_eq!(samples.len(), 3);
                 prop_assert!(samples.iter().flatten().count() <= stamps.len());
             }

@@ -110,6 +110,16 @@ fn message_of(envelope: &Value) -> Option<String> {
     let envelope = envelope.as_array().map_or(Some(envelope), |many| many.first())?;
     let error = envelope.get("error").unwrap_or(envelope);
     let mut said = error.get("message")?.as_str()?.to_owned();
+    // Grail's message is a code; what is meant, and where, is in the details.
+    let detail = |pointer: &str| error.pointer(pointer);
+    if let Some(text) = detail("/details/errorMessage").and_then(Value::as_str) {
+        said += &format!(": {text}");
+    }
+    let position =
+        |key: &str| detail(&format!("/details/syntaxErrorPosition/start/{key}")).and_then(Value::as_i64);
+    if let (Some(line), Some(column)) = (position("line"), position("column")) {
+        said += &format!(" (line {line}, column {column})");
+    }
     let violations = error.get("constraintViolations").and_then(Value::as_array);
     for violation in violations.into_iter().flatten() {
         let text = |key| violation.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -125,7 +135,7 @@ fn missing_scopes(envelope: &Value) -> Vec<String> {
 }
 
 /// A foreign text that fits in a message: one line, not too long.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let clean: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_QUOTE).collect();
     clean.trim().to_owned()
@@ -231,6 +241,9 @@ mod tests {
     fn messages_quote_envelopes_arrays_and_pages() {
         let body = r#"[{"error":{"message":"Constraints violated.","constraintViolations":[{"path":"to","message":"is bad"}]}}]"#;
         assert!(refused(400, &[], body).message.contains("Constraints violated. to: is bad"));
+        let body = r#"{"error":{"code":400,"message":"FIELD_DOES_NOT_EXIST","details":{"errorMessage":"The field x doesn't exist.","syntaxErrorPosition":{"start":{"column":49,"index":262,"line":3}}}}}"#;
+        let failure = refused(400, &[], body);
+        assert!(failure.message.contains("The field x doesn't exist. (line 3, column 49)"), "{failure}");
         let page = refused(400, &[("content-type", "text/html")], "<html>secret</html>");
         assert_eq!(page.kind, FailureKind::WebPage);
         assert!(page.message.contains("collector.url") && !page.message.contains("secret"));

@@ -136,6 +136,106 @@ pub(super) fn metric_key(query: &str) -> Option<String> {
     (!key.is_empty()).then_some(key)
 }
 
+/// The expressions of a selector: what commas outside of parentheses and quotes separate.
+pub(super) fn expressions(selector: &str) -> Vec<&str> {
+    let (mut depth, mut quoted, mut escaped, mut from) = (0_u32, false, false, 0);
+    let mut all = Vec::new();
+    for (i, c) in selector.char_indices() {
+        let was_escaped = std::mem::take(&mut escaped);
+        match c {
+            _ if was_escaped => {}
+            '~' => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                all.extend(selector.get(from..i));
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+    all.extend(selector.get(from..));
+    all.into_iter().map(str::trim).filter(|text| !text.is_empty()).collect()
+}
+
+/// What an expression about one metric does to its unit, through any parentheses around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) key: String,
+    /// The unit that it sets, whatever the metric's.
+    pub(super) unit: Option<String>,
+    /// The time that its counts are divided by: `m` for a minute.
+    rate: Option<char>,
+}
+
+impl Chain {
+    /// Of an expression; `None` where it computes with several, or with numbers.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let Some(rest) = text.strip_prefix('(') else {
+            let key = metric_key(text)?;
+            return Some(Self { key, unit: unit_set_by(text), rate: rate_of(text) });
+        };
+        let (inner, rest) = rest.split_at_checked(closing(rest)?)?;
+        let (inner, rest) = (Self::of(inner)?, rest.strip_prefix(')')?.trim());
+        if rest.is_empty() {
+            return Some(inner);
+        }
+        // A key stands in for what the parentheses hold, so that the rest reads like any other.
+        let outer = format!("x{rest}");
+        (rest.starts_with(':') && parts(&outer).is_some()).then(|| Self {
+            unit: unit_set_by(&outer).or(inner.unit),
+            rate: rate_of(&outer).or(inner.rate),
+            key: inner.key,
+        })
+    }
+
+    /// The metric's unit as the expression leaves it.
+    pub(super) fn rated(&self, unit: &str) -> String {
+        let per = match self.rate {
+            None => return unit.to_owned(),
+            Some('s') => "PerSecond",
+            Some('m') => "PerMinute",
+            Some('h') => "PerHour",
+            Some(_) => "PerTime",
+        };
+        if unit.eq_ignore_ascii_case("count") { per.to_owned() } else { format!("{unit}{per}") }
+    }
+}
+
+/// Where the parenthesis closes that was opened right before.
+fn closing(text: &str) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    for (i, c) in text.char_indices() {
+        let was_escaped = std::mem::take(&mut escaped);
+        match c {
+            _ if was_escaped => {}
+            '~' => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' => depth += 1,
+            ')' if depth == 0 => return Some(i),
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The time by which `:rate` divides.
+fn rate_of(query: &str) -> Option<char> {
+    let rate = parts(query)?.into_iter().find_map(|part| part.trim().strip_prefix("rate"))?;
+    // `rate(5m)` is per five minutes, which no unit says.
+    match rate.trim().trim_start_matches('(').trim_end_matches(')').trim() {
+        "" | "m" | "1m" => Some('m'),
+        "s" | "1s" => Some('s'),
+        "h" | "1h" => Some('h'),
+        _ => Some('?'),
+    }
+}
+
 /// A selector whose services are told apart: one that merges all of them splits by service instead.
 pub(super) fn split_by_service(query: &str) -> String {
     query.replacen(":splitBy()", ":splitBy(\"dt.entity.service\")", 1)
@@ -186,6 +286,39 @@ mod tests {
         assert_eq!(unit_set_by("a:avg:toUnit(MicroSecond,MilliSecond)").as_deref(), Some("MilliSecond"));
         assert_eq!(unit_set_by("a:avg:setUnit(\"Second\")").as_deref(), Some("Second"));
         assert_eq!(unit_set_by("builtin:service.response.time:splitBy():count").as_deref(), Some("Count"));
+    }
+
+    #[test]
+    fn expressions_are_separated_by_commas_outside_of_anything() {
+        let selector = r#"a:splitBy("x","y"):avg, (b:filter(eq("k","1,2")):sum)/2 ,c"#;
+        assert_eq!(
+            expressions(selector),
+            [r#"a:splitBy("x","y"):avg"#, r#"(b:filter(eq("k","1,2")):sum)/2"#, "c"]
+        );
+        assert_eq!(expressions(r#"a:filter(eq("k","~"),"))"#), [r#"a:filter(eq("k","~"),"))"#]);
+        assert_eq!(expressions(""), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_chain_is_read_through_its_parentheses() {
+        let of = |text: &str| {
+            Chain::of(text).map(|chain| (chain.key.clone(), chain.unit.clone(), chain.rated("Count")))
+        };
+        let key = "builtin:service.response.time";
+        let with = |unit: Option<&str>, rated: &str| {
+            Some((key.to_owned(), unit.map(ToOwned::to_owned), rated.to_owned()))
+        };
+        assert_eq!(
+            of("((builtin:service.response.time:splitBy():avg):limit(100):names)"),
+            with(None, "Count")
+        );
+        let nested = r#"((builtin:service.response.time:filter(and(or(in("dt.entity.service",entitySelector("type(service),tag(~"x~")"))))):splitBy():avg:auto):limit(100):names):toUnit(MicroSecond,MilliSecond)"#;
+        assert_eq!(of(nested), with(Some("MilliSecond"), "Count"));
+        assert_eq!(of("builtin:service.response.time:splitBy():value:rate(1s)"), with(None, "PerSecond"));
+        assert_eq!(of("(builtin:service.response.time:value):rate(5m)"), with(None, "PerTime"));
+        for text in ["(a:avg)/1000", "a:avg / b:avg", "(a:avg", "((a:avg)*2):fold", ""] {
+            assert_eq!(of(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::answer::{DataSeries, MetricResult, ProblemItem, ProblemPage};
 use super::client::Call;
 use super::selector::{EntityKind, escape, metric_key, split_by_service};
-use super::{Dynatrace, Query, add, calls, general_failure, grid, normalise};
+use super::{Dynatrace, Prepared, add, calls, general_failure, grid, normalise};
 use crate::source::topology::Unrelated;
 use crate::source::{Ask, Bystander, Failure, MetricAsk, Reading};
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Dynatrace {
         &self,
         ask: &Ask,
         unrelated: &'u BTreeMap<Name, Unrelated>,
-        some: &[Query<'_>],
+        some: &[Prepared<'_>],
         readings: &mut BTreeMap<&'u str, Reading>,
     ) -> Result<(), Failure> {
         let ids: Vec<String> = unrelated.values().map(|one| format!("\"{}\"", escape(&one.id))).collect();
@@ -76,7 +76,11 @@ impl Dynatrace {
         for (query, result) in some.iter().zip(&data.result) {
             for one in unrelated.values() {
                 let own = result.data.iter().filter(|data| service_of(data) == Some(one.id.as_str()));
-                let own = MetricResult { warnings: result.warnings.clone(), data: own.cloned().collect() };
+                let own = MetricResult {
+                    metric_id: None,
+                    warnings: result.warnings.clone(),
+                    data: own.cloned().collect(),
+                };
                 let is_absent = own.data.is_empty();
                 let read = normalise::series(query.ask, &own, &grid, &query.conversion, &BTreeMap::new());
                 let Ok(mut series) = read else { continue };

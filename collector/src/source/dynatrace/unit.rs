@@ -30,6 +30,7 @@ const KINDS: [(&str, &[(&str, f64)]); 5] = [
         &[
             ("bytes", 1.0),
             ("B", 1.0),
+            ("By", 1.0),
             ("Byte", 1.0),
             ("KiloByte", 1e3),
             ("KibiByte", 1024.0),
@@ -54,6 +55,26 @@ fn lookup(unit: &str) -> Option<(&'static str, f64)> {
 pub(super) struct Conversion {
     pub(super) unit: String,
     pub(super) factor: f64,
+}
+
+impl Default for Conversion {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl Conversion {
+    /// Leaves values as they are, in a unit that is not known.
+    pub(super) const fn none() -> Self {
+        Self { unit: String::new(), factor: 1.0 }
+    }
+
+    /// A value in the unit. Dividing by a whole number is exact where multiplying by its inverse is not.
+    pub(super) fn apply(&self, value: f64) -> f64 {
+        let divisor = (1.0 / self.factor).round();
+        let divides = self.factor < 1.0 && (divisor * self.factor - 1.0).abs() < 1e-12;
+        if divides { value / divisor } else { value * self.factor }
+    }
 }
 
 /// From the source's unit to the one wanted; empty wants Vouch's own of that kind. `None` where they are of two kinds.

@@ -1,0 +1,249 @@
+//! `vouch query`: one query through the client that the collector uses, its series as JSON Lines or as a table.
+
+use super::interrupted;
+use crate::exit::{self, Code};
+use crate::output;
+use crate::settings::Settings;
+use clap::{ArgGroup, Args, ValueEnum};
+use reqwest::Certificate;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use vouch_collector::config::TenantSettings;
+use vouch_collector::metrics::Metrics;
+use vouch_collector::source::Failure;
+use vouch_collector::source::dynatrace::{Dynatrace, Query, QueryAsk, QuerySeries, When};
+use vouch_proto::Timestamp;
+use vouch_service::clock::{Clock as _, SystemClock};
+use vouch_service::health::Health;
+use vouch_service::run::report_invalid;
+use vouch_service::settings::parse_duration;
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["metric", "dql"]))]
+pub(crate) struct Arguments {
+    /// The tenant's address, e.g. https://abc12345.live.dynatrace.com.
+    #[arg(long, value_name = "URL", requires = "token_file", conflicts_with = "settings")]
+    url: Option<String>,
+    /// File that holds the token; its prefix says how it is presented.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
+    /// Take address and credential from the settings instead.
+    #[arg(long, env = "VOUCH_SETTINGS", value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// A metric selector, with its transformations.
+    #[arg(long, value_name = "SELECTOR")]
+    metric: Option<String>,
+    /// A query in the Dynatrace Query Language.
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["entities", "management_zones"])]
+    dql: Option<String>,
+    /// An entity selector.
+    #[arg(long, value_name = "SELECTOR")]
+    entities: Option<String>,
+    /// A selector of management zones.
+    #[arg(long, value_name = "SELECTOR")]
+    management_zones: Option<String>,
+    /// Epoch milliseconds, 2026-01-25T05:57:01Z, or now-2h.
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    from: String,
+    /// The same; the end.
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    to: String,
+    /// Coarsest slots that are wanted, e.g. 1m; without it what the source answers is taken.
+    #[arg(long, value_name = "SPAN")]
+    resolution: Option<String>,
+    /// Most gigabytes that a DQL query may read; what it reads is billed, except for metrics.
+    #[arg(long, value_name = "GB", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    scan_limit: u32,
+    /// How long the result of a DQL query is waited for.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
+    wait: Duration,
+    /// Trust the authorities in this file (PEM) as well.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca_file: Option<PathBuf>,
+    /// Accept any certificate: whoever is in between can read the token.
+    #[arg(long, requires = "url")]
+    insecure: bool,
+    /// One JSON object a line for each series, or a table.
+    #[arg(long, value_enum, default_value = "json")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Json,
+    Table,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Code {
+    let tenant = match tenant(&arguments) {
+        Ok(tenant) => tenant,
+        Err(code) => return code,
+    };
+    let ask = match ask(&arguments, SystemClock.now()) {
+        Ok(ask) => ask,
+        Err(message) => {
+            output::error(&message);
+            return exit::USAGE;
+        }
+    };
+    let source = match Dynatrace::new(&tenant, Arc::new(SystemClock), Health::default(), Metrics::default()) {
+        Ok(source) => source,
+        Err(e) => {
+            output::error(&format!("{e:#}"));
+            return exit::ERROR;
+        }
+    };
+    let answer = tokio::select! {
+        answer = source.query_series(&ask) => answer,
+        () = interrupted() => return exit::INTERRUPTED,
+    };
+    match answer {
+        Ok(series) => show(&series, arguments.output),
+        Err(failure) => {
+            say(&failure);
+            exit::ERROR
+        }
+    }
+}
+
+/// Address and credential, or the code to end with.
+fn tenant(arguments: &Arguments) -> Result<TenantSettings, Code> {
+    let (Some(url), Some(token_file)) = (&arguments.url, &arguments.token_file) else {
+        if arguments.settings.is_none() {
+            output::error("name the tenant: --url and --token-file, or --settings");
+            return Err(exit::USAGE);
+        }
+        let settings = Settings::load(arguments.settings.as_deref()).map_err(|invalid| {
+            report_invalid(&invalid);
+            exit::USAGE
+        })?;
+        return Ok(settings.collector.tenant);
+    };
+    let refused = |messages: Vec<String>| {
+        messages.iter().for_each(|message| output::error(message));
+        exit::USAGE
+    };
+    let mut tenant = TenantSettings::at(url, token_file).map_err(refused)?;
+    tenant.insecure = arguments.insecure;
+    if let Some(file) = &arguments.ca_file {
+        tenant.ca = certificates(file).map_err(|message| refused(vec![message]))?;
+    }
+    Ok(tenant)
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate>, String> {
+    let shown = file.display();
+    let pem = std::fs::read(file).map_err(|e| format!("{shown} cannot be read: {e}"))?;
+    Certificate::from_pem_bundle(&pem).map_err(|e| format!("{shown} holds no certificates in PEM: {e}"))
+}
+
+fn ask(arguments: &Arguments, now: Timestamp) -> Result<QueryAsk, String> {
+    let query = match (&arguments.metric, &arguments.dql) {
+        (Some(selector), _) => Query::Metrics {
+            selector: selector.clone(),
+            entities: arguments.entities.clone(),
+            management_zones: arguments.management_zones.clone(),
+        },
+        (None, dql) => Query::Dql {
+            query: dql.clone().unwrap_or_default(),
+            scan_limit_gb: arguments.scan_limit,
+            patience: arguments.wait,
+        },
+    };
+    let ask = QueryAsk {
+        query,
+        from: When::parse(&arguments.from, now).map_err(|e| format!("--from {e}"))?,
+        to: When::parse(&arguments.to, now).map_err(|e| format!("--to {e}"))?,
+        resolution: arguments.resolution.clone(),
+    };
+    ask.check()?;
+    Ok(ask)
+}
+
+fn show(series: &[QuerySeries], form: Output) -> Code {
+    for one in series {
+        match form {
+            Output::Table => output::line(&table(one)),
+            Output::Json => match serde_json::to_string(one) {
+                Ok(text) => output::line(&text),
+                Err(e) => {
+                    output::error(&format!("a series cannot be written as JSON: {e}"));
+                    return exit::ERROR;
+                }
+            },
+        }
+    }
+    if series.iter().any(|one| one.refused.is_some()) { exit::REFUSED } else { exit::OK }
+}
+
+/// A failure of the source, for a script.
+fn say(failure: &Failure) {
+    let error = serde_json::json!({"error": {"name": failure.kind.as_str(), "message": failure.message}});
+    output::progress(&error.to_string());
+}
+
+/// A series for a person.
+fn table(series: &QuerySeries) -> String {
+    let dimensions: Vec<String> = series
+        .dimensions
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.as_deref().unwrap_or("(all others)")))
+        .collect();
+    let mut text = format!(
+        "{}  {}  {} a slot  [{}]",
+        series.metric,
+        dimensions.join(" "),
+        series.resolution,
+        if series.unit.is_empty() { "no unit" } else { &series.unit }
+    );
+    for warning in &series.warnings {
+        text.push_str(&format!("\n  ! {warning}"));
+    }
+    for (start, value) in &series.samples {
+        let value = value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        text.push_str(&format!("\n  {}  {value}", Timestamp::from_millis(*start)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(more: &[&str]) -> Result<Arguments, String> {
+        let all =
+            ["query", "--url", "http://127.0.0.1:1", "--token-file", "t", "--from", "-2h", "--to", "now"];
+        let parsed = Alone::try_parse_from(all.iter().chain(more));
+        parsed.map(|alone| alone.arguments).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_query_is_of_metrics_or_of_dql() {
+        assert!(parse(&["--metric", "a", "--entities", "type(SERVICE)"]).is_ok());
+        assert!(parse(&["--dql", "timeseries avg(x)"]).is_ok());
+        assert!(parse(&["--metric", "a", "--dql", "b"]).unwrap_err().contains("cannot be used with"));
+        assert!(parse(&["--dql", "b", "--entities", "c"]).unwrap_err().contains("cannot be used with"));
+        assert!(parse(&[]).unwrap_err().contains("--metric"));
+    }
+
+    #[test]
+    fn wrong_times_and_resolutions_are_named() {
+        let now: Timestamp = "2026-11-18T12:00:00Z".parse().unwrap();
+        let said = |change: fn(&mut Arguments)| {
+            let mut arguments = parse(&["--metric", "a"]).unwrap();
+            change(&mut arguments);
+            ask(&arguments, now).unwrap_err()
+        };
+        assert!(said(|a| a.from = "soon".into()).contains("--from `soon` is no instant"));
+        assert!(said(|a| a.to = "-3h".into()).contains("is not before --to"));
+        assert!(said(|a| a.resolution = Some("120".into())).contains("--resolution 120: write a number"));
+    }
+}
