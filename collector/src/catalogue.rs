@@ -2,6 +2,7 @@
 
 use crate::collect::Shared;
 use crate::config::ServiceMapping;
+use crate::rules::{Matching, Named, Rule};
 use crate::source::KnownService;
 use async_nats::jetstream::kv;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vouch_proto::subject::{ANY_ENVIRONMENT, CATALOGUE_BUCKET, CATALOGUE_COMPLETE, catalogue_key};
 use vouch_proto::{Name, Timestamp, v1};
+use vouch_service::bucket;
 use vouch_service::clock;
 use vouch_service::lease::Owned;
 
@@ -29,10 +31,34 @@ pub(crate) struct Naming {
     /// The tenant's one environment; `None` writes under `ANY_ENVIRONMENT`.
     pub(crate) environment: Option<Name>,
     pub(crate) mappings: Vec<ServiceMapping>,
+    pub(crate) rules: Vec<Rule>,
 }
 
-/// An entry: environment, service, the source's id.
-type Listed = BTreeMap<(Name, Name), String>;
+/// What is listed of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Entry {
+    entity_id: String,
+    owner: Option<String>,
+    cluster: Option<String>,
+    workload: Option<String>,
+    version: Option<String>,
+}
+
+impl Entry {
+    fn of_id(entity_id: String) -> Self {
+        Self { entity_id, ..Self::default() }
+    }
+}
+
+impl From<Named> for Entry {
+    fn from(named: Named) -> Self {
+        let Named { entity_id, owner, cluster, workload, version, .. } = named;
+        Self { entity_id, owner, cluster, workload, version }
+    }
+}
+
+/// Entries by environment and service.
+type Listed = BTreeMap<(Name, Name), Entry>;
 
 impl Naming {
     /// What to list for the services found. A mapped service is listed under the names that deployments use.
@@ -41,7 +67,16 @@ impl Naming {
         let mut listed = Listed::new();
         for service in found {
             if let (Some(environment), Ok(name)) = (&any, Name::new(service.name.clone())) {
-                listed.insert((environment.clone(), name), service.entity_id.clone());
+                listed.insert((environment.clone(), name), Entry::of_id(service.entity_id.clone()));
+            }
+        }
+        let matching = Matching::of(&self.rules, found);
+        // Several of a name are listed with the first of them: the service is known, and asking for it says what is wrong.
+        let ambiguous = matching.ambiguous.into_iter().filter_map(|same| same.into_iter().next());
+        for named in matching.named.into_iter().chain(ambiguous) {
+            let environment = named.environment.clone().or_else(|| any.clone());
+            if let Some(environment) = environment {
+                listed.insert((environment, named.service.clone()), named.into());
             }
         }
         for mapping in &self.mappings {
@@ -51,7 +86,7 @@ impl Naming {
             };
             let environment = mapping.environment.as_ref().or(any.as_ref());
             if let (Some(environment), Some(id)) = (environment, mapping.entity_id.clone().or_else(by_name)) {
-                listed.insert((environment.clone(), mapping.service.clone()), id);
+                listed.insert((environment.clone(), mapping.service.clone()), Entry::of_id(id));
             }
         }
         listed
@@ -66,7 +101,7 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let store = shared.nats.bucket(&CATALOGUE_BUCKET).await?;
-    let mut written: BTreeMap<(Name, Name), (String, tokio::time::Instant)> = BTreeMap::new();
+    let mut written: BTreeMap<(Name, Name), (Entry, tokio::time::Instant)> = BTreeMap::new();
     let mut first = true;
     loop {
         let mut pause = REFRESH;
@@ -98,43 +133,68 @@ async fn refresh(
     shared: &Shared,
     store: &kv::Store,
     naming: &Naming,
-    written: &mut BTreeMap<(Name, Name), (String, tokio::time::Instant)>,
+    written: &mut BTreeMap<(Name, Name), (Entry, tokio::time::Instant)>,
 ) -> anyhow::Result<usize> {
     let listed = naming.listed(&shared.source.services().await?);
     written.retain(|names, _| listed.contains_key(names));
-    for ((environment, service), id) in &listed {
+    for ((environment, service), entry) in &listed {
         let names = (environment.clone(), service.clone());
-        if written.get(&names).is_some_and(|(before, at)| before == id && at.elapsed() < REWRITE) {
+        if written.get(&names).is_some_and(|(before, at)| before == entry && at.elapsed() < REWRITE) {
             continue;
         }
-        let entry = entry(shared, &names, id, shared.clock.now());
-        let body = Bytes::from(serde_json::to_vec(&entry)?);
+        let wire = wire(shared, &names, entry, shared.clock.now());
+        let body = Bytes::from(serde_json::to_vec(&wire)?);
         store.put(catalogue_key(environment, service), body).await?;
-        written.insert(names, (id.clone(), tokio::time::Instant::now()));
+        written.insert(names, (entry.clone(), tokio::time::Instant::now()));
     }
     // Whoever asks for a service that is not listed yet must not be told that it is unknown before.
     store.put(CATALOGUE_COMPLETE, Bytes::from(shared.source_name.clone())).await?;
     Ok(listed.len())
 }
 
-fn entry(shared: &Shared, names: &(Name, Name), id: &str, now: Timestamp) -> v1::ServiceEntry {
+/// What the catalogue says about a service, under its environment or any.
+pub(crate) async fn entry_of(
+    store: &kv::Store,
+    environment: &Name,
+    service: &Name,
+) -> anyhow::Result<Option<v1::ServiceEntry>> {
+    let any = Name::new(ANY_ENVIRONMENT)?;
+    for environment in [environment, &any] {
+        if let Some(bytes) = bucket::read(store, &catalogue_key(environment, service)).await? {
+            return Ok(Some(serde_json::from_slice(&bytes)?));
+        }
+    }
+    Ok(None)
+}
+
+fn wire(shared: &Shared, names: &(Name, Name), entry: &Entry, now: Timestamp) -> v1::ServiceEntry {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
     v1::ServiceEntry {
         environment: names.0.to_string(),
         service: names.1.to_string(),
         source: shared.source_name.clone(),
-        entity_id: id.to_owned(),
+        entity_id: entry.entity_id.clone(),
         seen_at: Some(now.into()),
+        owner: text(&entry.owner),
+        cluster: text(&entry.cluster),
+        workload: text(&entry.workload),
+        version: text(&entry.version),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::Facts;
 
     #[test]
     fn services_are_listed_under_the_names_that_deployments_use() {
         let name = |s: &str| Name::new(s).unwrap();
-        let found = |n: &str, id: &str| KnownService { name: n.into(), entity_id: id.into() };
+        let found = |n: &str, id: &str| KnownService {
+            name: n.into(),
+            entity_id: id.into(),
+            facts: Facts::default(),
+        };
         let mapping = |service: &str, environment: Option<&str>, entity_name: &str| ServiceMapping {
             service: name(service),
             environment: environment.map(name),
@@ -144,13 +204,18 @@ mod tests {
         let services = [found("cart", "S-1"), found("", "S-2"), found("Cart Staging", "S-3")];
         let mut naming = Naming {
             environment: None,
+            rules: vec![],
             mappings: vec![
                 mapping("cart", Some("staging"), "Cart Staging"),
                 mapping("gone", None, "nowhere"),
             ],
         };
         let keys = |naming: &Naming| -> Vec<String> {
-            naming.listed(&services).iter().map(|((e, s), id)| format!("{e}/{s}={id}")).collect()
+            naming
+                .listed(&services)
+                .iter()
+                .map(|((e, s), entry)| format!("{e}/{s}={}", entry.entity_id))
+                .collect()
         };
         assert_eq!(keys(&naming), ["any/Cart Staging=S-3", "any/cart=S-1", "staging/cart=S-3"]);
         naming.environment = Some(name("prod"));

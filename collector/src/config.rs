@@ -1,5 +1,6 @@
 //! The collector's settings: section `collector`, and the templates that it shares with the analyzer.
 
+use crate::rules::{Condition, Expression, FIELDS, Rule, Subject};
 use crate::schedule::Pace;
 use crate::source::dynatrace::{
     OAUTH_CLIENT, OAUTH_SCOPES, OAuthSettings, Scheme, TOKEN_URL, base_url, fits,
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vouch_proto::{Invalid, Name, Templates};
 use vouch_service::settings::Section;
-use vouch_service::templates::read_templates;
+use vouch_service::templates::{globs, read_templates};
 
 /// What a token that is none gets.
 const OAUTH_IS_NO_TOKEN: &str = "holds the secret of an OAuth client (dt0s02...), which is no token; move it to collector.oauth.client_secret_file";
@@ -56,6 +57,8 @@ pub struct TenantSettings {
     pub environment: Option<Name>,
     /// Services that are not found by their name.
     pub services: Vec<ServiceMapping>,
+    /// What names services by what the tenant knows about them; `services` goes before.
+    pub rules: Vec<Rule>,
 }
 
 impl TenantSettings {
@@ -99,6 +102,7 @@ impl TenantSettings {
             concurrency: 8,
             environment: None,
             services: Vec::new(),
+            rules: Vec::new(),
         };
         if refused.is_empty() { Ok(settings) } else { Err(refused) }
     }
@@ -122,7 +126,8 @@ impl CollectorSettings {
     pub fn read(root: &mut Section<'_>, invalid: &mut Invalid) -> Self {
         let templates = read_templates(root, invalid);
         let mut section = root.section("collector");
-        let tenant = tenant(&mut section, invalid);
+        let mut tenant = tenant(&mut section, invalid);
+        tenant.rules = root.sections("services").into_iter().filter_map(|one| rule(one, invalid)).collect();
         let default = Pace::default();
         let pace = Pace {
             settle: section.duration("settle", default.settle, Duration::ZERO..=60 * MINUTE),
@@ -182,6 +187,7 @@ fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> TenantSettings {
         concurrency: usize::try_from(section.number("concurrency", 8, 1..=64)).unwrap_or(1),
         environment: name(section, "environment"),
         services: services(section, invalid),
+        rules: Vec::new(),
     }
 }
 
@@ -283,6 +289,66 @@ fn name(section: &mut Section<'_>, key: &'static str) -> Option<Name> {
     }
 }
 
+/// A rule of the section `services`.
+fn rule(mut section: Section<'_>, invalid: &mut Invalid) -> Option<Rule> {
+    let before = invalid.violations.len();
+    let mut fits = section.section("match");
+    let mut conditions = Vec::new();
+    for field in ["name", "cluster", "namespace", "workload"] {
+        let patterns = globs(&mut fits, field);
+        if let (false, Ok(expression)) = (patterns.is_empty(), field.parse()) {
+            conditions.push(Condition { subject: Subject::Value(expression), patterns });
+        }
+    }
+    let patterns = globs(&mut fits, "management_zone");
+    if !patterns.is_empty() {
+        conditions.push(Condition { subject: Subject::ManagementZone, patterns });
+    }
+    for (field, of) in [("label", Expression::Label as fn(String) -> Expression), ("tag", Expression::Tag)] {
+        for text in fits.texts(field) {
+            let (key, pattern) = text.split_once('=').unwrap_or((text.as_str(), "*"));
+            let Ok(pattern) = pattern.parse();
+            conditions
+                .push(Condition { subject: Subject::Value(of(key.to_owned())), patterns: vec![pattern] });
+        }
+    }
+    fits.finish(invalid);
+    let rule = Rule {
+        conditions,
+        service: expressions(&mut section, "service", false),
+        environment: expressions(&mut section, "environment", true),
+        version: expressions(&mut section, "version", false),
+        owner: expressions(&mut section, "owner", true),
+    };
+    if rule.service.is_empty() {
+        section.refuse(
+            "service",
+            "is missing; say what names the service, e.g. name or label:app.kubernetes.io/name",
+        );
+    }
+    section.finish(invalid);
+    (invalid.violations.len() == before).then_some(rule)
+}
+
+/// Where a value comes from, the first that has one; a word of its own is a value only where `may_be_text`.
+fn expressions(section: &mut Section<'_>, key: &'static str, may_be_text: bool) -> Vec<Expression> {
+    let mut all = Vec::new();
+    for text in section.texts(key) {
+        match text.parse() {
+            Ok(Expression::Text(word)) if !may_be_text && !text.starts_with("text:") => section.refuse(
+                key,
+                format!(
+                    "`{word}` is nothing to read; expected one of label:KEY, tag:KEY, property:KEY, {}, or text:{word} for the word itself",
+                    FIELDS.join(", ")
+                ),
+            ),
+            Ok(expression) => all.push(expression),
+            Err(message) => section.refuse(key, message),
+        }
+    }
+    all
+}
+
 fn services(section: &mut Section<'_>, invalid: &mut Invalid) -> Vec<ServiceMapping> {
     let mut mappings: Vec<ServiceMapping> = Vec::new();
     for mut one in section.sections("services") {
@@ -366,6 +432,37 @@ mod tests {
             read("collector: {url: 'https://a.apps.dynatrace.com', token: dt0s02.A.B, ca_file: Cargo.toml}");
         assert!(said.contains("secret of an OAuth client") && !said.contains("dt0s02.A"), "{said}");
         assert!(said.contains("collector.ca_file: Cargo.toml holds no certificate"), "{said}");
+    }
+
+    #[test]
+    fn rules_are_read_and_each_wrong_word_is_named() {
+        let (settings, said) = read(
+            "collector: {url: 'https://a.live.dynatrace.com', token: dt0c01.A.B}\n\
+             services:\n- match: {cluster: 'prod-*', namespace: ['shop-*', pay], tag: ['tier=gold', canary]}\n  \
+             service: label:app.kubernetes.io/name\n  environment: prod\n  version: [label:app.kubernetes.io/version, image-tag]\n  \
+             owner: label:team\noverrides:\n- {match: {service: checkout}, template: infrastructure}\n",
+        );
+        assert_eq!(said, "");
+        let rule = &settings.tenant.rules[0];
+        assert_eq!((rule.conditions.len(), rule.version.len()), (4, 2));
+        assert_eq!(rule.environment, [Expression::Text("prod".into())]);
+        let (_, said) = read(
+            "collector: {url: 'https://a.live.dynatrace.com', token: dt0c01.A.B}\n\
+             services:\n- match: {clutser: x}\n  service: checkout\n- {environment: prod, owner: 'label:'}\n\
+             overrides:\n- {template: nothing}\n- {match: {cluster: x}}\n",
+        );
+        for part in [
+            "services[0].match.clutser: is no setting here, expected one of cluster",
+            "services[0].service: `checkout` is nothing to read; expected one of label:KEY",
+            "services[1].service: is missing",
+            "services[1].owner: `label:` names no key",
+            "overrides[0].match: is missing",
+            "overrides[0].template: unknown template `nothing`, expected one of",
+            "overrides[1].match.cluster: is no setting here, expected one of environment, service",
+            "overrides[1].template: is missing",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Takes deployments in: each announcement becomes, or joins, a deployment and its collection. Acknowledged only then.
 
+use crate::catalogue;
 use crate::record::{CollectionRecord, Progress, VERSION};
 use anyhow::Context as _;
 use async_nats::jetstream::{AckKind, Message, kv};
@@ -51,6 +52,7 @@ pub(crate) struct Intake {
     pub(crate) templates: Templates,
     pub(crate) deployments: kv::Store,
     pub(crate) collections: kv::Store,
+    pub(crate) catalogue: kv::Store,
 }
 
 impl Intake {
@@ -120,7 +122,7 @@ impl Intake {
     fn decode(&self, message: &Message) -> Result<Announcement, String> {
         let wire: v1::Deployment = envelope::open(header(message, "content-type"), &message.payload)?;
         let deployment = Deployment::try_from(wire).map_err(|e| e.to_string())?;
-        let template = self.templates.get(deployment.verification.template.as_deref());
+        let template = self.templates.of(&deployment);
         template.map_err(|e| format!("verification.{e}"))?;
         let info = message.info().map_err(|e| e.to_string())?;
         let ms = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
@@ -169,8 +171,14 @@ impl Intake {
 
     /// Joins the announcement to its deployment, or begins a new one. `None`: nothing to verify.
     async fn announce(&self, news: &Announcement) -> anyhow::Result<Option<DeploymentRecord>> {
-        let deployment = &news.deployment;
-        let template = self.templates.get(deployment.verification.template.as_deref())?;
+        let mut deployment = news.deployment.clone();
+        if let Some(entry) =
+            catalogue::entry_of(&self.catalogue, &deployment.environment, &deployment.service).await?
+        {
+            deployment.fill(&entry);
+        }
+        let deployment = &deployment;
+        let template = self.templates.of(deployment)?;
         let (_, window) = deployment.verification.length(template);
         let key = subject::deployment_key(&deployment.environment, &deployment.service, &deployment.version);
         bucket::change(&self.deployments, &key, |stored| {
@@ -197,7 +205,7 @@ impl Intake {
         let is_first = known.deployment.verification_id.as_deref() == Some(id);
         let deployment = &news.deployment;
         let request = &deployment.verification;
-        let template = self.templates.get(request.template.as_deref())?;
+        let template = self.templates.of(deployment)?;
         let own_traffic = if is_first { known.traffic_at } else { Some(news.at) };
         Ok(CollectionRecord {
             version: VERSION,

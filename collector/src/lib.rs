@@ -8,7 +8,9 @@ mod collect;
 pub mod config;
 mod intake;
 pub mod metrics;
+pub mod propose;
 pub mod record;
+pub mod rules;
 pub mod schedule;
 pub mod source;
 mod supervisor;
@@ -19,12 +21,13 @@ pub use config::CollectorSettings;
 use crate::around::Misses;
 use crate::catalogue::Naming;
 use crate::collect::Shared;
+use crate::config::TenantSettings;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
 use std::sync::Arc;
-use vouch_proto::subject::{COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
+use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
 use vouch_service::lease::Leases;
 use vouch_service::run::Context;
 
@@ -67,6 +70,7 @@ pub async fn build_with(
         templates: settings.templates.clone(),
         deployments: deployments.clone(),
         collections: collections.clone(),
+        catalogue: nats.bucket(&CATALOGUE_BUCKET).await?,
     };
     let (leases, owned) = Leases::join(&nats, KIND, health).await?;
     let shared = Arc::new(Shared {
@@ -83,7 +87,8 @@ pub async fn build_with(
         misses: Misses::default(),
         metrics,
     });
-    let naming = Naming { environment: settings.tenant.environment, mappings: settings.tenant.services };
+    let TenantSettings { environment, services: mappings, rules, .. } = settings.tenant;
+    let naming = Naming { environment, mappings, rules };
     tasks.spawn_vital("leases", leases.run(stop.clone()));
     tasks.spawn_vital("deployments", intake.run(stop.clone()));
     tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), naming, owned.clone(), stop));

@@ -127,6 +127,19 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Takes over from the catalogue what the announcement leaves out: whom to alert, where it runs, what to roll back.
+    pub fn fill(&mut self, entry: &v1::ServiceEntry) {
+        for (own, known) in [
+            (&mut self.owner, &entry.owner),
+            (&mut self.cluster, &entry.cluster),
+            (&mut self.workload, &entry.workload),
+        ] {
+            if own.is_none() && !known.is_empty() {
+                *own = Some(known.clone());
+            }
+        }
+    }
+
     /// A deployment with traffic on the new version, and nothing else known of it.
     #[must_use]
     pub fn new(environment: Name, service: Name, version: Name) -> Self {

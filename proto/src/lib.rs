@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod envelope;
 #[cfg(test)]
 mod fixtures;
+mod glob;
 #[cfg(test)]
 mod golden;
 mod invalid;
@@ -49,13 +50,14 @@ pub use action::{Action, ActionOutcome, Purpose};
 pub use allowance::{Allowance, TenantBudget};
 pub use announce::DeploymentRecord;
 pub use deployment::{Deployment, DeploymentHost, HostGroup, Phase, VerificationRequest};
+pub use glob::Glob;
 pub use invalid::{FieldViolation, Invalid};
 pub use levels::{Counted, Levels, Reached};
 pub use metric_settings::{Limit, MetricSettings, MinimumEffect, When};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use series::{Series, SeriesBatch, SourceError};
 pub use surroundings::{CommonCause, LeftOut, Neighbour, Problem, Witness};
-pub use template::{MetricRole, MetricSpec, Templates, VerificationTemplate};
+pub use template::{MetricRole, MetricSpec, TemplateOverride, Templates, VerificationTemplate};
 pub use time::{Timestamp, Window};
 pub use verdict::{Cause, MetricResult, Verdict};
 pub use vocabulary::{

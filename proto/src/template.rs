@@ -1,7 +1,9 @@
 //! Verification templates: which metrics, which reference windows, how long.
 
 use crate::builtin::{databases, infrastructure};
-use crate::{Direction, Invalid, MetricSettings, Sensitivity, Strategy, Timestamp, Window};
+use crate::{
+    Deployment, Direction, Glob, Invalid, MetricSettings, Name, Sensitivity, Strategy, Timestamp, Window,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -97,6 +99,27 @@ impl VerificationTemplate {
 pub struct Templates {
     by_name: BTreeMap<String, VerificationTemplate>,
     default: String,
+    overrides: Vec<TemplateOverride>,
+}
+
+/// Gives some services another template than the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateOverride {
+    /// Patterns of their names; empty for all.
+    pub services: Vec<Glob>,
+    /// Patterns of their environments; empty for all.
+    pub environments: Vec<Glob>,
+    /// Name of the template.
+    pub template: String,
+}
+
+impl TemplateOverride {
+    fn fits(&self, deployment: &Deployment) -> bool {
+        let any = |patterns: &[Glob], name: &Name| {
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.fits(name.as_str()))
+        };
+        any(&self.services, &deployment.service) && any(&self.environments, &deployment.environment)
+    }
 }
 
 impl Default for Templates {
@@ -107,7 +130,7 @@ impl Default for Templates {
             .into_iter()
             .map(|t| (t.name.clone(), t))
             .collect();
-        Self { by_name, default }
+        Self { by_name, default, overrides: Vec::new() }
     }
 }
 
@@ -125,6 +148,26 @@ impl Templates {
         self.get(Some(name))?;
         name.clone_into(&mut self.default);
         Ok(())
+    }
+
+    /// Gives some services another template; the first that fits a deployment decides.
+    ///
+    /// # Errors
+    /// Where there is no such template.
+    pub fn add_override(&mut self, one: TemplateOverride) -> Result<(), Invalid> {
+        self.get(Some(&one.template))?;
+        self.overrides.push(one);
+        Ok(())
+    }
+
+    /// The template of a deployment: the one that it names, else that of its service, else the default.
+    ///
+    /// # Errors
+    /// Where there is none of the name that it gives.
+    pub fn of(&self, deployment: &Deployment) -> Result<&VerificationTemplate, Invalid> {
+        let of_service =
+            || self.overrides.iter().find(|one| one.fits(deployment)).map(|one| one.template.as_str());
+        self.get(deployment.verification.template.as_deref().or_else(of_service))
     }
 
     /// The template of that name, or the default.

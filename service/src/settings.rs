@@ -294,7 +294,7 @@ impl<'a> Section<'a> {
 }
 
 /// Sections of a settings file that all services share; each reads its own and leaves the others to their owners.
-const SHARED_FILE: [&str; 11] = [
+const SHARED_FILE: [&str; 13] = [
     "budget",
     "nats",
     "log",
@@ -302,6 +302,8 @@ const SHARED_FILE: [&str; 11] = [
     "drain_deadline",
     "templates",
     "default_template",
+    "overrides",
+    "services",
     "collector",
     "analyzer",
     "notifier",

@@ -4,7 +4,8 @@ use crate::settings::Section;
 use std::time::Duration;
 use vouch_proto::deployment::{MAX_DURATION, MIN_DURATION};
 use vouch_proto::{
-    Direction, Invalid, MetricRole, MetricSettings, MetricSpec, Strategy, Templates, VerificationTemplate,
+    Direction, Glob, Invalid, MetricRole, MetricSettings, MetricSpec, Strategy, TemplateOverride, Templates,
+    VerificationTemplate,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -24,7 +25,37 @@ pub fn read_templates(root: &mut Section<'_>, invalid: &mut Invalid) -> Template
             root.refuse("default_template", violation.message);
         }
     }
+    for section in root.sections("overrides") {
+        read_override(section, &mut templates, invalid);
+    }
     templates
+}
+
+/// Reads one of `overrides:`, which gives the services that it fits another template.
+fn read_override(mut section: Section<'_>, templates: &mut Templates, invalid: &mut Invalid) {
+    let mut fits = section.section("match");
+    if !fits.is_present() {
+        section.refuse("match", "is missing; name a `service` or an `environment`, with * for any text");
+    }
+    let (services, environments) = (globs(&mut fits, "service"), globs(&mut fits, "environment"));
+    fits.finish(invalid);
+    let template = section.text("template");
+    match template {
+        None => section.refuse("template", "is missing; name the template of these services"),
+        Some(template) => {
+            let added = templates.add_override(TemplateOverride { services, environments, template });
+            for violation in added.err().into_iter().flat_map(|e| e.violations) {
+                section.refuse("template", violation.message);
+            }
+        }
+    }
+    section.finish(invalid);
+}
+
+/// Patterns of names: one, or a list of which one must fit.
+pub fn globs(section: &mut Section<'_>, key: &'static str) -> Vec<Glob> {
+    let Ok(globs) = section.texts(key).iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    globs
 }
 
 fn read_template(mut section: Section<'_>, invalid: &mut Invalid) -> Option<VerificationTemplate> {

@@ -8,7 +8,7 @@ mod output;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use command::{budget, check, demo, explain, judge, query, up, verify, watch};
+use command::{budget, check, demo, explain, init, judge, query, services, up, verify, watch};
 use std::process::ExitCode;
 
 /// Did this change make the service worse?
@@ -35,6 +35,10 @@ enum Command {
     Budget(budget::Arguments),
     /// Judge verification cases from a file, one JSON object a line, offline.
     Judge(judge::Arguments),
+    /// Write a settings file for a Dynatrace tenant from what it has.
+    Init(init::Arguments),
+    /// Show which services of the tenant have which name, which are ambiguous, and which have none, and why.
+    Services(services::Arguments),
     /// Run one query against Dynatrace as the collector would, and print its series.
     Query(Box<query::Arguments>),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
@@ -75,6 +79,8 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Watch(arguments) => watch::run(arguments).await,
         Command::Explain(arguments) => explain::run(*arguments).await,
         Command::Budget(arguments) => budget::run(arguments).await,
+        Command::Init(arguments) => init::run(arguments).await,
+        Command::Services(arguments) => services::run(arguments).await,
         Command::Query(arguments) => query::run(*arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),

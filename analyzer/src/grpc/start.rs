@@ -32,11 +32,7 @@ pub(super) async fn start(
     let now = shared.now();
     let (deployment, at) = read(shared, request, now).map_err(|e| refuse::invalid(&e))?;
     check_known(shared, &deployment).await?;
-    let template = shared
-        .settings
-        .templates
-        .get(deployment.verification.template.as_deref())
-        .map_err(|e| refuse::invalid(&e))?;
+    let template = shared.settings.templates.of(&deployment).map_err(|e| refuse::invalid(&e))?;
     let (_, window) = deployment.verification.length(template);
     let known = shared.store.announce_request(&deployment, at, window).await.map_err(unavailable)?;
     let known = known.ok_or_else(|| Status::internal("an announcement with traffic is never ignored"))?;

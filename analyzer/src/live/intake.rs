@@ -103,11 +103,7 @@ async fn take_in(shared: &Shared, message: &async_nats::jetstream::Message) -> R
     let wire: v1::Deployment =
         envelope::open(header(message, "content-type"), &message.payload).map_err(Refused::Unusable)?;
     let deployment = Deployment::try_from(wire).map_err(|e| Refused::Unusable(e.to_string()))?;
-    shared
-        .settings
-        .templates
-        .get(deployment.verification.template.as_deref())
-        .map_err(|e| Refused::Unusable(format!("verification.{e}")))?;
+    shared.settings.templates.of(&deployment).map_err(|e| Refused::Unusable(format!("verification.{e}")))?;
     let info = message.info().map_err(|e| Refused::Unusable(e.to_string()))?;
     let published = real_instant(info.published);
     let news = Announcement {

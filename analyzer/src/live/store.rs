@@ -83,10 +83,14 @@ impl Store {
         at: Timestamp,
         window: Duration,
     ) -> anyhow::Result<Option<DeploymentRecord>> {
+        let mut news = news.clone();
+        if let Some(entry) = self.entry(&news.environment, &news.service).await? {
+            news.fill(&entry);
+        }
         let key = subject::deployment_key(&news.environment, &news.service, &news.version);
         bucket::change(&self.deployments, &key, |known| {
             let known = known.map(read::<v1::DeploymentRecord, DeploymentRecord>).transpose()?;
-            Ok(match announce(known, news, at, window) {
+            Ok(match announce(known, &news, at, window) {
                 Announced::Ignored => Change::Keep(None),
                 Announced::Created(record) | Announced::Joined(record) => {
                     Change::Write(write(&v1::DeploymentRecord::from(record.clone()))?, Some(record))
@@ -125,7 +129,7 @@ impl Store {
         if deployment.cancelled_by.is_some() {
             return self.cancel(deployment).await;
         }
-        let template = settings.templates.get(deployment.verification.template.as_deref())?;
+        let template = settings.templates.of(deployment)?;
         let (_, window) = deployment.verification.length(template);
         let Some(known) = self.announce(deployment, news.at, window).await? else { return Ok(None) };
         let first = known.deployment.verification_id.clone().unwrap_or_default();
@@ -169,8 +173,7 @@ impl Store {
                     (record, changed)
                 }
                 None => {
-                    let template =
-                        settings.templates.get(news.deployment.verification.template.as_deref())?;
+                    let template = settings.templates.of(&news.deployment)?;
                     let mut deployment = known.deployment.clone();
                     deployment.verification = news.deployment.verification.clone();
                     deployment.verification_id = Some(id.to_owned());
@@ -400,14 +403,22 @@ impl Store {
         .await
     }
 
-    /// Whether the catalogue knows the service; `None` before it is complete, when nothing can be said.
-    pub(crate) async fn is_known(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<bool>> {
+    /// What the catalogue says about a service, under its environment or any.
+    async fn entry(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<v1::ServiceEntry>> {
         let any = Name::new(subject::ANY_ENVIRONMENT)?;
         for environment in [environment, &any] {
             let key = subject::catalogue_key(environment, service);
-            if bucket::read(&self.catalogue, &key).await?.is_some() {
-                return Ok(Some(true));
+            if let Some(bytes) = bucket::read(&self.catalogue, &key).await? {
+                return Ok(Some(serde_json::from_slice(&bytes)?));
             }
+        }
+        Ok(None)
+    }
+
+    /// Whether the catalogue knows the service; `None` before it is complete, when nothing can be said.
+    pub(crate) async fn is_known(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<bool>> {
+        if self.entry(environment, service).await?.is_some() {
+            return Ok(Some(true));
         }
         let complete = bucket::read(&self.catalogue, subject::CATALOGUE_COMPLETE).await?.is_some();
         Ok(complete.then_some(false))

@@ -7,6 +7,7 @@ pub mod topology;
 
 pub use failure::{Failure, FailureKind};
 
+use crate::rules::Facts;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::time::Duration;
@@ -119,6 +120,8 @@ pub struct KnownService {
     pub name: String,
     /// The source's own id.
     pub entity_id: String,
+    /// What rules can name it by; nothing where no rule asks.
+    pub facts: Facts,
 }
 
 /// A source of series.

@@ -1,6 +1,7 @@
 //! The deterministic twin of a source: answers from a script, remembers what it was asked.
 
 use super::{Ask, Chunk, Failure, KnownService, MetricSource, Reading};
+use crate::rules::Facts;
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +31,11 @@ impl Scripted {
             failures: Mutex::default(),
             refusals: Mutex::default(),
             asked: Mutex::default(),
-            services: vec![KnownService { name: "checkout".into(), entity_id: "SERVICE-1".into() }],
+            services: vec![KnownService {
+                name: "checkout".into(),
+                entity_id: "SERVICE-1".into(),
+                facts: Facts::default(),
+            }],
         }
     }
 

@@ -15,4 +15,6 @@ mod series;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod surroundings;

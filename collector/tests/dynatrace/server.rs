@@ -103,6 +103,7 @@ impl Tenant {
             concurrency: 4,
             environment: None,
             services: vec![],
+            rules: vec![],
         };
         change(&mut settings);
         let clock: SharedClock = Arc::new(ScaledClock::starting_at(noon(), 300.0));

@@ -1,36 +1,22 @@
 //! `vouch query`: one query through the client that the collector uses, its series as JSON Lines or as a table.
 
 use super::interrupted;
+use super::tenant::Choice;
 use crate::exit::{self, Code};
 use crate::output;
-use crate::settings::Settings;
 use clap::{ArgGroup, Args, ValueEnum};
-use reqwest::Certificate;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
-use vouch_collector::config::TenantSettings;
-use vouch_collector::metrics::Metrics;
 use vouch_collector::source::Failure;
-use vouch_collector::source::dynatrace::{Dynatrace, Query, QueryAsk, QuerySeries, When};
+use vouch_collector::source::dynatrace::{Query, QueryAsk, QuerySeries, When};
 use vouch_proto::Timestamp;
 use vouch_service::clock::{Clock as _, SystemClock};
-use vouch_service::health::Health;
-use vouch_service::run::report_invalid;
 use vouch_service::settings::parse_duration;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["metric", "dql"]))]
 pub(crate) struct Arguments {
-    /// The tenant's address, e.g. https://abc12345.live.dynatrace.com.
-    #[arg(long, value_name = "URL", requires = "token_file", conflicts_with = "settings")]
-    url: Option<String>,
-    /// File that holds the token; its prefix says how it is presented.
-    #[arg(long, value_name = "FILE", requires = "url")]
-    token_file: Option<PathBuf>,
-    /// Take address and credential from the settings instead.
-    #[arg(long, env = "VOUCH_SETTINGS", value_name = "FILE")]
-    settings: Option<PathBuf>,
+    #[command(flatten)]
+    tenant: Choice,
     /// A metric selector, with its transformations.
     #[arg(long, value_name = "SELECTOR")]
     metric: Option<String>,
@@ -58,12 +44,6 @@ pub(crate) struct Arguments {
     /// How long the result of a DQL query is waited for.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
     wait: Duration,
-    /// Trust the authorities in this file (PEM) as well.
-    #[arg(long, value_name = "FILE", requires = "url")]
-    ca_file: Option<PathBuf>,
-    /// Accept any certificate: whoever is in between can read the token.
-    #[arg(long, requires = "url")]
-    insecure: bool,
     /// One JSON object a line for each series, or a table.
     #[arg(long, value_enum, default_value = "json")]
     output: Output,
@@ -76,8 +56,8 @@ enum Output {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Code {
-    let tenant = match tenant(&arguments) {
-        Ok(tenant) => tenant,
+    let source = match arguments.tenant.open() {
+        Ok((_, source)) => source,
         Err(code) => return code,
     };
     let ask = match ask(&arguments, SystemClock.now()) {
@@ -85,13 +65,6 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
         Err(message) => {
             output::error(&message);
             return exit::USAGE;
-        }
-    };
-    let source = match Dynatrace::new(&tenant, Arc::new(SystemClock), Health::default(), Metrics::default()) {
-        Ok(source) => source,
-        Err(e) => {
-            output::error(&format!("{e:#}"));
-            return exit::ERROR;
         }
     };
     let answer = tokio::select! {
@@ -105,37 +78,6 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
             exit::ERROR
         }
     }
-}
-
-/// Address and credential, or the code to end with.
-fn tenant(arguments: &Arguments) -> Result<TenantSettings, Code> {
-    let (Some(url), Some(token_file)) = (&arguments.url, &arguments.token_file) else {
-        if arguments.settings.is_none() {
-            output::error("name the tenant: --url and --token-file, or --settings");
-            return Err(exit::USAGE);
-        }
-        let settings = Settings::load(arguments.settings.as_deref()).map_err(|invalid| {
-            report_invalid(&invalid);
-            exit::USAGE
-        })?;
-        return Ok(settings.collector.tenant);
-    };
-    let refused = |messages: Vec<String>| {
-        messages.iter().for_each(|message| output::error(message));
-        exit::USAGE
-    };
-    let mut tenant = TenantSettings::at(url, token_file).map_err(refused)?;
-    tenant.insecure = arguments.insecure;
-    if let Some(file) = &arguments.ca_file {
-        tenant.ca = certificates(file).map_err(|message| refused(vec![message]))?;
-    }
-    Ok(tenant)
-}
-
-fn certificates(file: &Path) -> Result<Vec<Certificate>, String> {
-    let shown = file.display();
-    let pem = std::fs::read(file).map_err(|e| format!("{shown} cannot be read: {e}"))?;
-    Certificate::from_pem_bundle(&pem).map_err(|e| format!("{shown} holds no certificates in PEM: {e}"))
 }
 
 fn ask(arguments: &Arguments, now: Timestamp) -> Result<QueryAsk, String> {

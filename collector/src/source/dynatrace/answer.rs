@@ -70,13 +70,61 @@ pub(super) struct Entity {
     pub(super) display_name: String,
     #[serde(default)]
     pub(super) from_relationships: Relationships,
+    #[serde(default)]
+    pub(super) to_relationships: Relationships,
+    #[serde(default)]
+    pub(super) tags: Vec<TagItem>,
+    #[serde(default)]
+    pub(super) management_zones: Vec<NamedItem>,
+    #[serde(default)]
+    pub(super) properties: Properties,
 }
 
-/// What an entity leads to, as far as it was asked for.
+/// What an entity leads to, or what leads to it, as far as it was asked for.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Relationships {
     #[serde(default)]
     pub(super) calls: Vec<EntityId>,
+    /// Services that run on a process group instance.
+    #[serde(default)]
+    pub(super) runs_on_process_group_instance: Vec<EntityId>,
+}
+
+/// A tag; one without a value has none.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct TagItem {
+    #[serde(default)]
+    pub(super) context: String,
+    #[serde(default)]
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) value: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct NamedItem {
+    #[serde(default)]
+    pub(super) name: String,
+}
+
+/// The properties of an entity, as far as rules look at them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Properties {
+    /// What the processes say about themselves.
+    #[serde(default)]
+    pub(super) metadata: Vec<Metadata>,
+    #[serde(default)]
+    pub(super) releases_version: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Metadata {
+    #[serde(default)]
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) value: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

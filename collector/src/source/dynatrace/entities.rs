@@ -1,9 +1,10 @@
 //! Services and their instances: from a name to the entity that metrics are asked for, and back to names.
 
-use super::answer::{Entity, EntityPage};
+use super::answer::{Entity, EntityPage, TagItem};
 use super::client::{Call, Client};
 use super::selector::escape;
 use crate::config::ServiceMapping;
+use crate::rules::{Facts, Matching, Rule, Tag};
 use crate::source::topology::{Topology, Unrelated};
 use crate::source::{Failure, FailureKind, KnownService};
 use std::collections::BTreeMap;
@@ -27,14 +28,17 @@ const CALLS: &str = "+fromRelationships.calls";
 #[derive(Debug, Default)]
 pub(super) struct Entities {
     mappings: Vec<ServiceMapping>,
+    rules: Vec<Rule>,
+    /// What the rules made of the tenant's services, and when.
+    matching: tokio::sync::Mutex<Option<(Arc<Matching>, Timestamp)>>,
     services: Mutex<BTreeMap<String, (String, Timestamp)>>,
     names: Mutex<BTreeMap<String, String>>,
     topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
 }
 
 impl Entities {
-    pub(super) fn new(mappings: Vec<ServiceMapping>) -> Self {
-        Self { mappings, ..Self::default() }
+    pub(super) fn new(mappings: Vec<ServiceMapping>, rules: Vec<Rule>) -> Self {
+        Self { mappings, rules, ..Self::default() }
     }
 
     /// The entity of a service: as the settings map it, else the one of that name.
@@ -51,6 +55,11 @@ impl Entities {
         if let Some(id) = mapping.and_then(|m| m.entity_id.clone()) {
             return Ok(id);
         }
+        if mapping.is_none()
+            && let Some(id) = self.by_rules(client, environment, service).await?
+        {
+            return Ok(id);
+        }
         let name = mapping.and_then(|m| m.entity_name.clone()).unwrap_or_else(|| service.to_string());
         if let Some((id, at)) = self.services.lock().unwrap_or_else(PoisonError::into_inner).get(&name)
             && client.now().since(*at) < FRESH
@@ -65,6 +74,40 @@ impl Entities {
         }
         services.insert(name, (id.clone(), client.now()));
         Ok(id)
+    }
+
+    /// The entity that the rules name so; `None` where there is none, or there are no rules.
+    async fn by_rules(
+        &self,
+        client: &Client,
+        environment: &Name,
+        service: &Name,
+    ) -> Result<Option<String>, Failure> {
+        if self.rules.is_empty() {
+            return Ok(None);
+        }
+        let mut known = self.matching.lock().await;
+        let matching = match &*known {
+            Some((matching, at)) if client.now().since(*at) < FRESH => matching.clone(),
+            Some(_) | None => {
+                let matching = Arc::new(Matching::of(&self.rules, &self.all_services(client).await?));
+                *known = Some((matching.clone(), client.now()));
+                matching
+            }
+        };
+        match matching.find(environment, service).as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one.entity_id.clone())),
+            many => {
+                let ids: Vec<&str> = many.iter().map(|one| one.entity_id.as_str()).take(5).collect();
+                let message = format!(
+                    "the rules name {} services `{service}` ({}); tell them apart in `services`, `vouch services` shows what they have",
+                    many.len(),
+                    ids.join(", ")
+                );
+                Err(Failure::new(FailureKind::AmbiguousService, message))
+            }
+        }
     }
 
     /// Forgets a service, so that its id is looked up anew.
@@ -125,11 +168,66 @@ impl Entities {
         mapped.or_else(|| Name::new(service.name.clone()).ok())
     }
 
-    /// Every service of the tenant.
+    /// Every service of the tenant; with what rules look at, where there are rules.
     pub(super) async fn all_services(&self, client: &Client) -> Result<Vec<KnownService>, Failure> {
-        let entities = list(client, "type(\"SERVICE\")").await?;
-        let service = |e: Entity| KnownService { name: e.display_name, entity_id: e.entity_id };
-        Ok(entities.into_iter().map(service).collect())
+        if self.rules.is_empty() {
+            let service = |e: Entity| KnownService {
+                name: e.display_name,
+                entity_id: e.entity_id,
+                facts: Facts::default(),
+            };
+            return Ok(list(client, "type(\"SERVICE\")").await?.into_iter().map(service).collect());
+        }
+        self.described_services(client).await
+    }
+
+    /// Every service of the tenant with its tags and zones, and with what its processes say about themselves.
+    pub(super) async fn described_services(&self, client: &Client) -> Result<Vec<KnownService>, Failure> {
+        let services = list_with(client, "type(\"SERVICE\")", Some("+tags,+managementZones")).await?;
+        let of_processes = "+properties.metadata,+properties.releasesVersion,+tags,+toRelationships.runsOnProcessGroupInstance";
+        let processes = list_with(client, "type(\"PROCESS_GROUP_INSTANCE\")", Some(of_processes)).await?;
+        let mut known: BTreeMap<String, KnownService> = services.into_iter().map(described).collect();
+        for process in processes {
+            for service in &process.to_relationships.runs_on_process_group_instance {
+                if let Some(service) = known.get_mut(&service.id) {
+                    describe(&mut service.facts, &process);
+                }
+            }
+        }
+        known.values_mut().for_each(|service| {
+            service.facts.tags.sort();
+            service.facts.tags.dedup();
+        });
+        Ok(known.into_values().collect())
+    }
+}
+
+fn described(entity: Entity) -> (String, KnownService) {
+    let management_zones = entity.management_zones.iter().map(|zone| zone.name.clone()).collect();
+    let mut facts = Facts { management_zones, ..Facts::default() };
+    describe(&mut facts, &entity);
+    (entity.entity_id.clone(), KnownService { name: entity.display_name, entity_id: entity.entity_id, facts })
+}
+
+/// Adds what an entity says to what is known of a service. Of several processes the least value counts, so that the
+/// order of the answer does not.
+fn describe(facts: &mut Facts, entity: &Entity) {
+    let tag = |tag: &TagItem| Tag {
+        context: tag.context.clone(),
+        key: tag.key.clone(),
+        value: tag.value.clone().unwrap_or_default(),
+    };
+    facts.tags.extend(entity.tags.iter().map(tag));
+    let release = entity.properties.releases_version.iter().map(|version| ("releasesVersion", version));
+    let metadata = entity.properties.metadata.iter().map(|one| (one.key.as_str(), &one.value));
+    for (key, value) in metadata.chain(release).filter(|(_, value)| !value.is_empty()) {
+        match facts.metadata.get_mut(key) {
+            Some(known) if *known <= *value => {}
+            Some(known) => known.clone_from(value),
+            None => {
+                facts.metadata.insert(key.to_owned(), value.clone());
+            }
+        }
     }
 }
 
@@ -181,7 +279,7 @@ async fn list_with(client: &Client, selector: &str, fields: Option<&str>) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::Relationships;
+    use super::super::answer::{Properties, Relationships};
     use super::*;
 
     fn entity(id: &str, name: &str) -> Entity {
@@ -189,6 +287,10 @@ mod tests {
             entity_id: id.into(),
             display_name: name.into(),
             from_relationships: Relationships::default(),
+            to_relationships: Relationships::default(),
+            tags: Vec::new(),
+            management_zones: Vec::new(),
+            properties: Properties::default(),
         }
     }
 

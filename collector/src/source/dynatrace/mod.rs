@@ -83,7 +83,7 @@ impl Dynatrace {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             client: Client::new(settings, clock, health, metrics)?,
-            entities: Entities::new(settings.services.clone()),
+            entities: Entities::new(settings.services.clone(), settings.rules.clone()),
             environment: settings.environment.clone(),
             descriptors: Mutex::default(),
             problems_refused: Mutex::default(),
@@ -96,6 +96,14 @@ impl Dynatrace {
     /// Where the tenant does not answer or refuses the token.
     pub async fn token_is_wrong(&self) -> Result<Option<String>, Failure> {
         token::look_up(&self.client).await
+    }
+
+    /// Every service with all that rules can look at, whether or not there are rules.
+    ///
+    /// # Errors
+    /// Where they could not be listed.
+    pub async fn described_services(&self) -> Result<Vec<KnownService>, Failure> {
+        self.entities.described_services(&self.client).await
     }
 
     /// Whether a metric's descriptor can be read.
