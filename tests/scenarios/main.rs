@@ -9,6 +9,7 @@ mod command_line;
 mod common_cause;
 mod crashes;
 mod endings;
+mod naming;
 mod querying;
 mod refusals;
 mod replay;
