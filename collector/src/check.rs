@@ -23,9 +23,12 @@ pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Find
         Ok(source) => source,
         Err(e) => return vec![Finding { subject: "client", result: Err(format!("{e:#}")) }],
     };
-    let token = match source.token_is_wrong().await {
-        Ok(None) => Ok("valid, with the scopes that are needed".to_owned()),
-        Ok(Some(wrong)) => Err(wrong),
+    let token = match source.token_state().await {
+        Ok(state) => match (state.wrong, state.expires) {
+            (Some(wrong), _) => Err(wrong),
+            (None, Some(expires)) => Ok(format!("valid, with the scopes that are needed; expires {expires}")),
+            (None, None) => Ok("valid as far as the tenant tells".to_owned()),
+        },
         Err(failure) => Err(failure.to_string()),
     };
     let answers = token.is_ok();
@@ -42,6 +45,10 @@ pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Find
             Err(failure) => format!("left out of verdicts: {failure}"),
         };
         findings.push(Finding { subject: "problems (problems.read, optional)", result: Ok(problems) });
+    }
+    if let Some(skew) = source.clock_skew() {
+        let result = skew.map(|seconds| format!("{seconds} s apart"));
+        findings.push(Finding { subject: "clock", result });
     }
     findings
 }

@@ -35,6 +35,7 @@ pub struct Metrics {
     batches: Counter,
     lag: Histogram,
     open: Gauge,
+    skew: Gauge,
 }
 
 impl Default for Metrics {
@@ -48,6 +49,7 @@ impl Default for Metrics {
             batches: Counter::default(),
             lag: Histogram::new(exponential_buckets(0.5, 2.0, 12)),
             open: Gauge::default(),
+            skew: Gauge::default(),
         }
     }
 }
@@ -65,6 +67,8 @@ impl Metrics {
             r.register("missed_surroundings", missed, self.missed_around.clone());
             r.register("batches", "Messages published", self.batches.clone());
             r.register("lag_seconds", "From a minute being settled to its being published", self.lag.clone());
+            let skew = "By how much the source's clock is ahead of the machine's";
+            r.register("source_clock_skew_seconds", skew, self.skew.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
         });
     }
@@ -95,6 +99,11 @@ impl Metrics {
     /// Notes how long after it was settled a minute was published, in the injected clock's time.
     pub(crate) fn lag(&self, lag: Duration) {
         self.lag.observe(lag.as_secs_f64());
+    }
+
+    /// Notes by how many seconds the source's clock is ahead of the machine's.
+    pub(crate) fn skew(&self, seconds: i64) {
+        self.skew.set(seconds);
     }
 
     /// Notes how many collections are being worked on.

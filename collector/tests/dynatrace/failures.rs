@@ -158,3 +158,24 @@ async fn one_metric_that_spoils_the_call_is_told_apart() {
     assert!(reading.refused[0].1.message.contains("no oops"));
     tenant.asked();
 }
+
+#[tokio::test]
+async fn a_clock_that_is_ten_minutes_off_is_told_by_readiness() {
+    let now = jiff::Timestamp::now();
+    for (minutes, told) in [(0, None), (10, Some("600 s behind")), (-10, Some("600 s ahead of"))] {
+        let at = now + jiff::SignedDuration::from_mins(minutes);
+        let stamp = at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let entities = answer("entities", 200, r#"{"totalCount":0,"entities":[]}"#).header("date", &stamp);
+        let tenant = Tenant::new(vec![entities]).await;
+        tenant.source.services().await.unwrap();
+        let said = tenant.health.failures().get("dynatrace clock").cloned();
+        assert_eq!(said.is_some(), told.is_some(), "{minutes}: {said:?}");
+        if let (Some(said), Some(told)) = (&said, told) {
+            // The server's second and ours may differ by one.
+            let near = [told.to_owned(), told.replace("600", "599"), told.replace("600", "601")];
+            assert!(near.iter().any(|told| said.contains(told)) && said.contains("NTP"), "{said}");
+        }
+        assert_eq!(tenant.source.clock_skew().unwrap().is_err(), told.is_some());
+        tenant.asked();
+    }
+}

@@ -1,11 +1,13 @@
 //! The HTTP client of one tenant: authentication, deadlines, retries, throttling, and what is told about each call.
 
 use super::address::{Api, endpoint, is_in_the_clear};
-use super::credential::Credential;
+use super::credential::{Credential, Scheme};
 use super::refusal::{is_web_page, refusal, web_page};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
 use crate::source::{Failure, FailureKind};
+use jiff::fmt::rfc2822;
+use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, Url};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -13,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use vouch_proto::Timestamp;
-use vouch_service::clock::{self, SharedClock};
+use vouch_service::clock::{self, Clock as _, SharedClock, SystemClock};
 use vouch_service::health::Health;
 
 /// Largest body that is read.
@@ -25,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The scopes that a query of metrics needs in Grail.
 const GRAIL_SCOPES: &str = "storage:buckets:read and storage:metrics:read";
+/// Seconds by which the clocks may differ: less than it takes a minute to settle.
+const MOST_SKEW: u64 = 60;
+/// The condition of readiness that the clocks decide.
+const CLOCK: &str = "dynatrace clock";
 /// The condition of readiness that calls decide.
 pub(super) const CONDITION: &str = "dynatrace";
 
@@ -83,6 +89,8 @@ pub(super) struct Client {
     metrics: Metrics,
     permits: Semaphore,
     blocked_until: Mutex<Option<Timestamp>>,
+    /// How far the tenant's clock is ahead of the machine's, in seconds; as its answers are stamped.
+    skew: Mutex<Option<i64>>,
 }
 
 impl Client {
@@ -126,6 +134,7 @@ impl Client {
             metrics,
             permits: Semaphore::new(settings.concurrency),
             blocked_until: Mutex::default(),
+            skew: Mutex::default(),
         })
     }
 
@@ -247,6 +256,7 @@ impl Client {
         }
         let response = request.send().await.map_err(|e| self.broken(&name, &e))?;
         let (status, headers) = (response.status(), response.headers().clone());
+        self.note_skew(&headers);
         let body = self.body(&name, response).await;
         if !status.is_success() {
             // The status says enough where the body of a refusal broke off.
@@ -258,6 +268,33 @@ impl Client {
             return Err(Failure::new(FailureKind::WebPage, web_page(&name)));
         }
         Ok(body)
+    }
+
+    /// Compares the stamp of an answer with the machine's clock, not the injected one: the tenant does not know that.
+    fn note_skew(&self, headers: &HeaderMap) {
+        let stamp = headers.get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
+        let Some(stamp) = stamp.and_then(|text| rfc2822::DateTimeParser::new().parse_timestamp(text).ok())
+        else {
+            return;
+        };
+        let skew = stamp.as_second() - SystemClock.now().as_millis().div_euclid(1000);
+        *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
+        self.metrics.skew(skew);
+        match skewed(skew) {
+            None => self.health.ok(CLOCK),
+            Some(message) => self.health.fails(CLOCK, message),
+        }
+    }
+
+    /// What is wrong with the clocks, in words, once an answer has come.
+    pub(super) fn skew(&self) -> Option<Result<i64, String>> {
+        let skew = (*self.skew.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(skewed(skew).map_or(Ok(skew), Err))
+    }
+
+    /// How calls are authorised.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.credential.scheme()
     }
 
     async fn body(&self, name: &str, mut response: Response) -> Result<Vec<u8>, Failure> {
@@ -293,6 +330,17 @@ impl Client {
             format!("the answer of {name} broke off ({cause}); it is asked again"),
         )
     }
+}
+
+/// What a skew means, where it is too large for minutes to be told apart.
+fn skewed(skew: i64) -> Option<String> {
+    let (seconds, word) = (skew.unsigned_abs(), if skew > 0 { "behind" } else { "ahead of" });
+    (seconds > MOST_SKEW).then(|| {
+        format!(
+            "the machine's clock is {seconds} s {word} Dynatrace's, so that minutes are asked for too {}; synchronise it (NTP)",
+            if skew > 0 { "late" } else { "early" }
+        )
+    })
 }
 
 fn closed() -> Failure {

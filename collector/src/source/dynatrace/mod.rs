@@ -19,7 +19,7 @@ pub use address::{base_url, fits};
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
-pub use token::{SCOPES, watch_token};
+pub use token::{SCOPES, TokenState, watch_token};
 
 use self::answer::{Descriptor, MetricData, MetricResult};
 use self::client::{Call, Client};
@@ -90,12 +90,18 @@ impl Dynatrace {
         })
     }
 
-    /// What is wrong with the token; `None` where nothing is, or the tenant cannot tell.
+    /// What the tenant says about the token.
     ///
     /// # Errors
     /// Where the tenant does not answer or refuses the token.
-    pub async fn token_is_wrong(&self) -> Result<Option<String>, Failure> {
+    pub async fn token_state(&self) -> Result<TokenState, Failure> {
         token::look_up(&self.client).await
+    }
+
+    /// By how many seconds the tenant's clock is ahead, or what is wrong with that; `None` before the first answer.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<Result<i64, String>> {
+        self.client.skew()
     }
 
     /// Every service with all that rules can look at, whether or not there are rules.

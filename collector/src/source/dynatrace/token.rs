@@ -2,17 +2,21 @@
 
 use super::answer::TokenInfo;
 use super::client::{Call, Client};
+use super::credential::Scheme;
 use super::{Dynatrace, Failure, FailureKind};
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use vouch_proto::Timestamp;
 use vouch_service::clock::{self, SharedClock};
 
 /// The scopes that collecting needs.
 pub const SCOPES: [&str; 2] = ["metrics.read", "entities.read"];
 /// The condition of readiness that the token decides.
 const CONDITION: &str = "dynatrace token";
+/// Days before a token expires at which the log begins to say so.
+const EXPIRES_SOON_DAYS: u64 = 14;
 const AGAIN: Duration = Duration::from_secs(60);
 const REFRESH: Duration = Duration::from_secs(3600);
 
@@ -31,14 +35,31 @@ pub async fn watch_token(source: &Dynatrace, clock: SharedClock, stop: Cancellat
     }
 }
 
-/// Whether the token has all scopes, as far as the tenant tells; readiness says what is wrong.
+/// What the tenant says about the token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenState {
+    /// What is wrong with it.
+    pub wrong: Option<String>,
+    /// When it expires, in words; `None` where it does not, or the tenant does not say.
+    pub expires: Option<String>,
+    /// Whether that is soon.
+    pub expires_soon: bool,
+}
+
+/// Whether the token is good, as far as the tenant tells; readiness says what is wrong.
 async fn check(client: &Client) -> bool {
     match look_up(client).await {
-        Ok(None) => {
+        Ok(TokenState { wrong: None, expires, expires_soon }) => {
+            if expires_soon {
+                tracing::warn!(
+                    expires,
+                    "the token expires soon; generate another one and replace collector.token_file"
+                );
+            }
             client.health().ok(CONDITION);
             true
         }
-        Ok(Some(reason)) => {
+        Ok(TokenState { wrong: Some(reason), .. }) => {
             tracing::error!(reason, "the token is not good enough");
             client.health().fails(CONDITION, reason);
             false
@@ -50,8 +71,11 @@ async fn check(client: &Client) -> bool {
     }
 }
 
-/// What is wrong with the token; `None` where nothing is, or the tenant cannot tell.
-pub(super) async fn look_up(client: &Client) -> Result<Option<String>, Failure> {
+/// Asks the tenant about the token; it knows nothing of platform tokens, and then the calls themselves tell.
+pub(super) async fn look_up(client: &Client) -> Result<TokenState, Failure> {
+    if client.scheme() == Scheme::Bearer {
+        return Ok(TokenState::default());
+    }
     let token = client.token();
     let call = Call {
         method: Method::POST,
@@ -59,19 +83,34 @@ pub(super) async fn look_up(client: &Client) -> Result<Option<String>, Failure> 
         ..Call::get(&["apiTokens", "lookup"], Vec::new(), SCOPES[0])
     };
     match client.send::<TokenInfo>(&call).await {
-        Ok(info) => Ok(wrong_with(&info)),
-        // Dynatrace cannot look up every kind of token; the calls themselves tell then.
-        Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::BadRequest) => Ok(None),
+        Ok(info) => Ok(state(&info, client.now())),
+        Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::BadRequest) => {
+            Ok(TokenState::default())
+        }
         Err(failure) => Err(failure),
+    }
+}
+
+fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
+    let known =
+        info.expiration_date.as_deref().and_then(|text| Some((text, text.parse::<Timestamp>().ok()?)));
+    let Some((text, expires)) = known else {
+        return TokenState { wrong: wrong_with(info), ..TokenState::default() };
+    };
+    let days = expires.since(now).as_secs() / 86_400;
+    let expired = (expires <= now).then(|| {
+        format!("the token has expired ({text}); generate another one in Dynatrace > Access tokens and put it into collector.token_file")
+    });
+    TokenState {
+        wrong: wrong_with(info).or(expired),
+        expires: Some(format!("{text}, in {days} days")),
+        expires_soon: days < EXPIRES_SOON_DAYS,
     }
 }
 
 fn wrong_with(info: &TokenInfo) -> Option<String> {
     if !info.enabled {
         return Some("the token is disabled; enable it in Dynatrace > Access tokens".to_owned());
-    }
-    if let Some(date) = &info.expiration_date {
-        tracing::info!(expires = date, "the token expires");
     }
     let missing: Vec<&str> = SCOPES.into_iter().filter(|s| !info.scopes.iter().any(|has| has == s)).collect();
     (!missing.is_empty()).then(|| {
@@ -99,5 +138,25 @@ mod tests {
         assert!(said.contains("lacks entities.read;"), "{said}");
         let disabled = TokenInfo { enabled: false, ..info(&[]) };
         assert!(wrong_with(&disabled).unwrap().contains("disabled"));
+    }
+
+    #[test]
+    fn an_expired_token_is_wrong_and_one_that_expires_soon_is_told() {
+        let now: Timestamp = "2026-11-18T12:00:00Z".parse().unwrap();
+        let of = |date: &str| {
+            let info = TokenInfo {
+                enabled: true,
+                expiration_date: Some(date.into()),
+                scopes: SCOPES.iter().map(|s| (*s).to_owned()).collect(),
+            };
+            state(&info, now)
+        };
+        let later = of("2027-11-18T12:00:00.000Z");
+        assert_eq!((later.wrong, later.expires_soon), (None, false));
+        let soon = of("2026-11-20T13:00:00.000Z");
+        assert_eq!((soon.wrong, soon.expires_soon), (None, true));
+        assert_eq!(soon.expires.as_deref(), Some("2026-11-20T13:00:00.000Z, in 2 days"));
+        assert!(of("2026-11-18T11:00:00.000Z").wrong.unwrap().contains("has expired"));
+        assert_eq!(of("some day"), TokenState::default());
     }
 }
