@@ -143,6 +143,24 @@ impl FailureKind {
         )
     }
 
+    /// Whether another query might do better, so that only the metric that asked is refused.
+    #[must_use]
+    pub const fn is_about_a_query(self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::TooLarge
+                | Self::BadAnswer
+                | Self::TooCoarse
+                | Self::AmbiguousSeries
+                | Self::Remainder
+                | Self::UnitMismatch
+                | Self::Incomplete
+                | Self::NotASeries
+                | Self::QueryFailed
+        )
+    }
+
     /// Whether it concerns one metric of a request and may be told apart by asking for each alone.
     #[must_use]
     pub const fn is_about_a_metric(self) -> bool {

@@ -4,7 +4,7 @@ use crate::server::{Answer, Tenant, answer, noon};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vouch_collector::source::dynatrace::{Query, QueryAsk, When};
-use vouch_collector::source::{Failure, FailureKind};
+use vouch_collector::source::{Ask, Failure, FailureKind, MetricAsk, MetricSource as _};
 
 const EXECUTE: &str = "/platform/storage/query/v1/query:execute";
 const POLL: &str = "/platform/storage/query/v1/query:poll";
@@ -160,4 +160,62 @@ async fn a_throttled_query_waits_as_long_as_it_is_told() {
     let tenant = tenant(vec![answer(EXECUTE, 429, throttled), answer(EXECUTE, 200, done)]).await;
     assert_eq!(tenant.source.query_series(&ask()).await.unwrap().len(), 1);
     assert_eq!(tenant.asked().len(), 2);
+}
+
+fn metric(name: &str, query: &str, by_host: bool) -> MetricAsk {
+    MetricAsk { name: name.into(), query: query.into(), unit: "ms".into(), by_host }
+}
+
+#[tokio::test]
+async fn a_metric_of_a_template_may_be_a_query_in_dql() {
+    let host = |pod: &str, values: Value| {
+        json!({"timeframe": {"start": "2026-11-18T11:54:00.000000000Z", "end": "2026-11-18T11:59:00.000000000Z"},
+               "interval": "60000000000", "p95": values, "k8s.pod.name": pod})
+    };
+    let done = succeeded(
+        json!([host("a", json!([9, 1000, 2000, null, 9])), host("b", json!([9, 5000, 6000, 7000, 9]))]),
+        json!([]),
+    );
+    let tenant = tenant(vec![
+        answer(
+            "/platform/classic/environment-api/v2/entities",
+            200,
+            r#"{"entities":[{"entityId":"SERVICE-1","displayName":"checkout"}]}"#,
+        ),
+        answer(EXECUTE, 200, done),
+    ])
+    .await;
+    let query = "timeseries p95 = percentile(dt.service.request.response_time, 95), by:{k8s.pod.name}, filter:{dt.entity.service == $entity}, interval:1m";
+    let asked = Ask { metrics: vec![metric("response_time", query, true)], ..crate::server::ask("x") };
+    let reading = tenant.source.read(&asked).await.unwrap();
+    let chunk = &reading.chunks[0];
+    assert_eq!(chunk.window, asked.window, "whole slots of the window alone");
+    let read: Vec<_> = chunk.series.iter().map(|s| (s.host.as_deref().unwrap(), s.samples.clone())).collect();
+    assert_eq!(read, [("a", vec![Some(1.0), Some(2.0), None]), ("b", vec![Some(5.0), Some(6.0), Some(7.0)])]);
+    assert!(tenant.bodies()[1].contains(r#"dt.entity.service == \"SERVICE-1\""#), "{}", tenant.bodies()[1]);
+    tenant.asked();
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_asked_is_refused_alone() {
+    let entity = || {
+        answer(
+            "/platform/classic/environment-api/v2/entities",
+            200,
+            r#"{"entities":[{"entityId":"SERVICE-1","displayName":"checkout"}]}"#,
+        )
+    };
+    let billed = metric("errors", "fetch logs | makeTimeseries count()", false);
+    let wrong = metric("p95", DQL, false);
+    let asked = Ask { metrics: vec![billed.clone(), wrong], ..crate::server::ask("x") };
+    let tenant = tenant(vec![entity(), answer(EXECUTE, 400, r#"{"error":{"message":"PARSE_ERROR"}}"#)]).await;
+    let refused = tenant.source.read(&asked).await.unwrap().refused;
+    assert!(refused[0].1.message.contains("billed"), "{refused:?}");
+    assert_eq!((refused[1].0.as_str(), refused[1].1.kind), ("p95", FailureKind::BadRequest));
+    tenant.asked();
+    let classic = Tenant::new(vec![crate::server::entity()]).await;
+    let asked = Ask { metrics: vec![billed], ..asked };
+    let refused = classic.source.read(&asked).await.unwrap().refused;
+    assert!(refused[0].1.message.contains("platform token"), "{refused:?}");
+    classic.asked();
 }

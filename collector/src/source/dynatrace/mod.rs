@@ -12,6 +12,7 @@ mod query;
 mod refusal;
 mod selector;
 mod surroundings;
+mod timeseries;
 mod token;
 mod unit;
 
@@ -26,6 +27,7 @@ use self::client::{Call, Client};
 use self::entities::Entities;
 use self::normalise::Grid;
 use self::selector::EntityKind;
+use self::timeseries::is_dql;
 use self::unit::{Conversion, conversion};
 use super::{Ask, Bystander, Chunk, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading};
 use crate::config::TenantSettings;
@@ -366,7 +368,11 @@ impl MetricSource for Dynatrace {
         let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
         let mut reading = Reading::default();
         let mut queries = Vec::new();
-        for metric in &ask.metrics {
+        let (dql, classic): (Vec<_>, Vec<_>) = ask.metrics.iter().partition(|metric| is_dql(&metric.query));
+        for metric in dql {
+            self.read_dql(ask, &service, metric, &mut reading).await?;
+        }
+        for metric in classic {
             match self.prepare(metric).await {
                 Ok(query) => queries.push(query),
                 Err(failure)

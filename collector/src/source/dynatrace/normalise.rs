@@ -40,7 +40,7 @@ impl Grid {
         Ok(Self { step, window })
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         let length = self.window.map_or(0, |w| w.end().as_millis() - w.start().as_millis());
         usize::try_from(length / step_ms(self.step)).unwrap_or(0)
     }

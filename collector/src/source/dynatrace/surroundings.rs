@@ -3,6 +3,7 @@
 use super::answer::{DataSeries, MetricResult, ProblemItem, ProblemPage};
 use super::client::Call;
 use super::selector::{EntityKind, escape, metric_key, split_by_service};
+use super::timeseries::is_dql;
 use super::{Dynatrace, Prepared, add, calls, general_failure, grid, normalise};
 use crate::source::topology::Unrelated;
 use crate::source::{Ask, Bystander, Failure, MetricAsk, Reading};
@@ -138,6 +139,9 @@ impl Dynatrace {
 
 /// The metric of each service apart; `None` where it cannot be told apart.
 fn of_each_service(ask: &MetricAsk) -> Option<MetricAsk> {
+    if is_dql(&ask.query) {
+        return None;
+    }
     metric_key(&ask.query)?;
     Some(MetricAsk { query: split_by_service(&ask.query), by_host: false, ..ask.clone() })
 }

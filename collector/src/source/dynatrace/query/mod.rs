@@ -4,6 +4,7 @@ mod classic;
 mod records;
 mod when;
 
+pub(super) use records::{Column, columns};
 pub use when::When;
 
 use super::Dynatrace;
