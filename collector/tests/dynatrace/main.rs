@@ -7,6 +7,8 @@ mod failures;
 #[cfg(test)]
 mod grail;
 #[cfg(test)]
+mod joint;
+#[cfg(test)]
 mod queries;
 #[cfg(test)]
 mod recordings;

@@ -21,7 +21,7 @@ async fn the_calls_of_a_reading_and_the_series() {
     );
     assert_eq!(
         asked[2],
-        "GET /e/1/api/v2/metrics/query?metricSelector=builtin%3Aservice.response.time%3AsplitBy%28%29%3Aavg&resolution=1m&from=1795002900000&to=1795003080000&entitySelector=type%28%22SERVICE%22%29%2CentityId%28%22SERVICE-1%22%29 [Api-Token dt0c01.OLD.SECRET]"
+        "GET /e/1/api/v2/metrics/query?metricSelector=builtin%3Aservice.response.time%3AsplitBy%28%22dt.entity.service%22%29%3Aavg&resolution=1m&from=1795002900000&to=1795003080000&entitySelector=type%28%22SERVICE%22%29%2CentityId%28%22SERVICE-1%22%29 [Api-Token dt0c01.OLD.SECRET]"
     );
     assert_eq!(asked[2], asked[3], "entity and descriptor are remembered");
 }

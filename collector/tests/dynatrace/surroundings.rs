@@ -93,7 +93,7 @@ async fn problems_are_read_as_dynatrace_tells_them() {
     assert_eq!(problems[0].known_at, noon().plus_minutes(-2), "the end of the window");
     assert_eq!(
         tenant.asked()[1],
-        "GET /e/1/api/v2/problems?problemSelector=affectedEntities%28%22SERVICE-1%22%29&from=1795002300000&to=1795003080000&pageSize=50 [Api-Token dt0c01.OLD.SECRET]"
+        "GET /e/1/api/v2/problems?problemSelector=affectedEntities%28%22SERVICE-1%22%29&from=1795002300000&to=1795003080000&pageSize=500 [Api-Token dt0c01.OLD.SECRET]"
     );
 }
 

@@ -153,6 +153,8 @@ pub(super) struct ProblemItem {
     pub(super) end_time: Option<i64>,
     #[serde(default)]
     pub(super) root_cause_entity: Option<NamedEntity>,
+    #[serde(default)]
+    pub(super) affected_entities: Vec<NamedEntity>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -7,7 +7,7 @@ use crate::config::ServiceMapping;
 use crate::rules::{Facts, Matching, Rule, Tag};
 use crate::source::topology::{Topology, Unrelated};
 use crate::source::{Failure, FailureKind, KnownService};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vouch_proto::{Name, Timestamp};
@@ -16,11 +16,15 @@ const SCOPE: &str = "entities.read";
 /// How long an id that was found for a name is used.
 const FRESH: Duration = Duration::from_secs(10 * 60);
 /// Most names that are remembered of each sort.
-const REMEMBERED: usize = 20_000;
+const REMEMBERED: usize = 50_000;
 /// Most pages of one list: far more than a tenant has, so that a page key that repeats ends.
 const PAGES: usize = 2000;
 /// Ids asked for in one selector, which may hold 2,000 characters.
 const IDS_PER_CALL: usize = 30;
+/// The field that says which services a process runs.
+const RUNS: &str = "+toRelationships.runsOnProcessGroupInstance";
+/// So many processes are looked up one by one; more are listed with all others.
+const FEW_PROCESSES: usize = 300;
 /// The field that says whom an entity calls.
 const CALLS: &str = "+fromRelationships.calls";
 
@@ -33,6 +37,8 @@ pub(super) struct Entities {
     matching: tokio::sync::Mutex<Option<(Arc<Matching>, Timestamp)>>,
     services: Mutex<BTreeMap<String, (String, Timestamp)>>,
     names: Mutex<BTreeMap<String, String>>,
+    /// Services by the process that runs them.
+    owners: Mutex<BTreeMap<String, Arc<Vec<String>>>>,
     topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
 }
 
@@ -137,6 +143,43 @@ impl Entities {
         }
         let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(ids.iter().filter_map(|id| Some((id.clone(), known.get(id)?.clone()))).collect())
+    }
+
+    /// The services that processes run, by the process; one that the tenant does not know runs none.
+    pub(super) async fn services_of(
+        &self,
+        client: &Client,
+        processes: &BTreeSet<&str>,
+    ) -> Result<BTreeMap<String, Arc<Vec<String>>>, Failure> {
+        let unknown: Vec<&str> = {
+            let known = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            processes.iter().copied().filter(|id| !known.contains_key(*id)).collect()
+        };
+        let mut found = Vec::new();
+        if unknown.len() > FEW_PROCESSES {
+            found = list_with(client, "type(\"PROCESS_GROUP_INSTANCE\")", Some(RUNS)).await?;
+        } else {
+            for some in unknown.chunks(IDS_PER_CALL) {
+                let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
+                found
+                    .extend(list_with(client, &format!("entityId({})", quoted.join(",")), Some(RUNS)).await?);
+            }
+        }
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.len() >= REMEMBERED {
+            owners.clear();
+        }
+        // Nobody is asked for again whom the tenant does not know.
+        owners.extend(unknown.iter().map(|id| ((*id).to_owned(), Arc::default())));
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for process in found {
+            let services = process.to_relationships.runs_on_process_group_instance;
+            let services = services.into_iter().map(|service| service.id).collect();
+            owners.insert(process.entity_id.clone(), Arc::new(services));
+            names.insert(process.entity_id, process.display_name);
+        }
+        let known = processes.iter().filter_map(|id| Some(((*id).to_owned(), owners.get(*id)?.clone())));
+        Ok(known.collect())
     }
 
     /// Who calls whom, as it was at most ten minutes ago. Who asks meanwhile waits for the same answer.

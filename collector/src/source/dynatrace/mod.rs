@@ -2,11 +2,13 @@
 
 mod address;
 mod answer;
+mod batcher;
 mod builtin;
 mod client;
 mod credential;
 mod entities;
 mod grail;
+mod joint;
 mod normalise;
 mod query;
 mod refusal;
@@ -23,8 +25,10 @@ pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
 pub use token::{SCOPES, TokenState, watch_token};
 
 use self::answer::{Descriptor, MetricData, MetricResult};
+use self::batcher::Batcher;
 use self::client::{Call, Client};
 use self::entities::Entities;
+use self::joint::JointForm;
 use self::normalise::Grid;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
@@ -59,6 +63,8 @@ pub struct Dynatrace {
     descriptors: Mutex<BTreeMap<String, Described>>,
     /// Until when problems are not asked for: the token may not see them.
     problems_refused: Mutex<Option<Timestamp>>,
+    joint: Batcher<joint::Key, Vec<joint::Part>>,
+    problems: Batcher<(), (usize, Vec<answer::ProblemItem>)>,
 }
 
 /// What a descriptor said, and when.
@@ -70,6 +76,15 @@ struct Prepared<'a> {
     ask: &'a MetricAsk,
     kind: EntityKind,
     conversion: Conversion,
+    /// How it is asked for several services at once; `None` where it cannot.
+    joint: Option<JointForm>,
+}
+
+impl Prepared<'_> {
+    /// How it is asked for one service alone.
+    fn alone(&self) -> &String {
+        self.joint.as_ref().filter(|form| form.merge.is_some()).map_or(&self.ask.query, |form| &form.selector)
+    }
 }
 
 impl Dynatrace {
@@ -89,6 +104,8 @@ impl Dynatrace {
             environment: settings.environment.clone(),
             descriptors: Mutex::default(),
             problems_refused: Mutex::default(),
+            joint: Batcher::default(),
+            problems: Batcher::default(),
         })
     }
 
@@ -145,7 +162,8 @@ impl Dynatrace {
             );
             Failure::new(FailureKind::UnitMismatch, message)
         })?;
-        Ok(Prepared { ask, kind: EntityKind::of(key.as_deref(), &entity_types), conversion })
+        let kind = EntityKind::of(key.as_deref(), &entity_types);
+        Ok(Prepared { ask, kind, conversion, joint: JointForm::of(&ask.query, kind, ask.by_host) })
     }
 
     /// The unit of a metric, as the tenant describes it now.
@@ -183,7 +201,7 @@ impl Dynatrace {
         some: &[Prepared<'_>],
         reading: &mut Reading,
     ) -> Result<(), Failure> {
-        match self.query_once(ask, service, some).await {
+        match self.data_of(ask.window, service, some).await {
             Ok(data) => self.take(ask, some, data, reading).await,
             Err(failure) if failure.kind.is_about_a_metric() => match some {
                 [one] => {
@@ -200,39 +218,6 @@ impl Dynatrace {
             },
             Err(failure) => Err(failure),
         }
-    }
-
-    async fn query_once(
-        &self,
-        ask: &Ask,
-        service: &str,
-        some: &[Prepared<'_>],
-    ) -> Result<MetricData, Failure> {
-        let entities = some.first().and_then(|q| q.kind.selector(service));
-        self.query_entities(ask, entities, some).await
-    }
-
-    async fn query_entities(
-        &self,
-        ask: &Ask,
-        entities: Option<String>,
-        some: &[Prepared<'_>],
-    ) -> Result<MetricData, Failure> {
-        let selectors: Vec<&str> = some.iter().map(|q| q.ask.query.as_str()).collect();
-        let mut query = vec![
-            ("metricSelector", selectors.join(",")),
-            ("resolution", "1m".to_owned()),
-            ("from", ask.window.start().as_millis().to_string()),
-            ("to", ask.window.end().as_millis().to_string()),
-        ];
-        query.extend(entities.map(|s| ("entitySelector", s)));
-        let data: MetricData = self.client.send(&Call::get(&["metrics", "query"], query, SCOPE)).await?;
-        if data.result.len() != some.len() {
-            let message =
-                format!("metrics/query answered {} results for {} metrics", data.result.len(), some.len());
-            return Err(Failure::new(FailureKind::BadAnswer, message));
-        }
-        Ok(data)
     }
 
     /// Adds an answer's series to the reading, or the reason why a metric has none.
@@ -420,8 +405,7 @@ mod tests {
     #[test]
     fn calls_hold_ten_metrics_of_like_entities() {
         let ask = MetricAsk { name: "m".into(), query: "q".repeat(100), unit: String::new(), by_host: false };
-        let query =
-            |kind| Prepared { ask: &ask, kind, conversion: Conversion { unit: String::new(), factor: 1.0 } };
+        let query = |kind| Prepared { ask: &ask, kind, conversion: Conversion::none(), joint: None };
         let mut queries = vec![query(EntityKind::Service); 12];
         queries.extend(vec![query(EntityKind::Host); 3]);
         let sizes: Vec<usize> = calls(&queries).iter().map(|c| c.len()).collect();

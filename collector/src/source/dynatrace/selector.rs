@@ -48,14 +48,18 @@ pub(super) enum EntityKind {
 impl EntityKind {
     /// The selector of these entities for a service; `None` where the query decides.
     pub(super) fn selector(self, service_id: &str) -> Option<String> {
-        let service = format!("entityId(\"{}\")", escape(service_id));
+        self.selector_of_ids(&format!("\"{}\"", escape(service_id)))
+    }
+
+    /// The same for several services, whose ids are quoted and separated by commas.
+    pub(super) fn selector_of_ids(self, ids: &str) -> Option<String> {
         match self {
-            Self::Service => Some(format!("type(\"SERVICE\"),{service}")),
+            Self::Service => Some(format!("type(\"SERVICE\"),entityId({ids})")),
             Self::ProcessGroupInstance => Some(format!(
-                "type(\"PROCESS_GROUP_INSTANCE\"),toRelationships.runsOnProcessGroupInstance(type(\"SERVICE\"),{service})"
+                "type(\"PROCESS_GROUP_INSTANCE\"),toRelationships.runsOnProcessGroupInstance(type(\"SERVICE\"),entityId({ids}))"
             )),
             Self::Host => {
-                Some(format!("type(\"HOST\"),toRelationships.runsOnHost(type(\"SERVICE\"),{service})"))
+                Some(format!("type(\"HOST\"),toRelationships.runsOnHost(type(\"SERVICE\"),entityId({ids}))"))
             }
             Self::Other => None,
         }

@@ -2,24 +2,32 @@
 
 use super::answer::{DataSeries, MetricResult, ProblemItem, ProblemPage};
 use super::client::Call;
+use super::joint::{Part, SERVICES_PER_CALL};
 use super::selector::{EntityKind, escape, metric_key, split_by_service};
 use super::timeseries::is_dql;
 use super::{Dynatrace, Prepared, add, calls, general_failure, grid, normalise};
 use crate::source::topology::Unrelated;
 use crate::source::{Ask, Bystander, Failure, MetricAsk, Reading};
-use std::collections::BTreeMap;
+use futures::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
-use vouch_proto::{Name, Problem, Relation, Timestamp};
+use vouch_proto::{Name, Problem, Relation, Timestamp, Window};
 
 const SCOPE: &str = "problems.read";
 const SERVICE_DIMENSION: &str = "dt.entity.service";
 /// How much earlier than a window a problem may have ended that still tells of it.
 const ENDED_BEFORE: Duration = Duration::from_secs(10 * 60);
-/// Most problems of one service that are looked at.
-const MOST_PROBLEMS: usize = 50;
+/// Most problems of a call's services that are looked at.
+const MOST_PROBLEMS: usize = 500;
 /// How long a refused scope is not tried again.
 const REFUSED: Duration = Duration::from_secs(10 * 60);
+
+impl ProblemItem {
+    fn affects(&self, service: &str) -> bool {
+        self.affected_entities.iter().any(|entity| entity.entity_id.id == service)
+    }
+}
 
 impl Dynatrace {
     /// Series of services that neither call this one nor are called by it.
@@ -67,15 +75,29 @@ impl Dynatrace {
         some: &[Prepared<'_>],
         readings: &mut BTreeMap<&'u str, Reading>,
     ) -> Result<(), Failure> {
-        let ids: Vec<String> = unrelated.values().map(|one| format!("\"{}\"", escape(&one.id))).collect();
-        let entities = format!("type(\"SERVICE\"),entityId({})", ids.join(","));
-        let data = self.query_entities(ask, Some(entities), some).await?;
-        if let Some(failure) = general_failure(&data) {
+        let selectors: Vec<String> = some.iter().map(|query| query.ask.query.clone()).collect();
+        let ids: BTreeSet<String> = unrelated.values().map(|one| one.id.clone()).collect();
+        let parts = self.joint_data((EntityKind::Service, selectors), (&ids, ask.window)).await?;
+        for part in parts.as_ref().as_ref().map_err(Clone::clone)? {
+            self.take_of_each(ask, unrelated, (some, part), readings)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what one call says about them.
+    fn take_of_each<'u>(
+        &self,
+        ask: &Ask,
+        unrelated: &'u BTreeMap<Name, Unrelated>,
+        (some, part): (&[Prepared<'_>], &Part),
+        readings: &mut BTreeMap<&'u str, Reading>,
+    ) -> Result<(), Failure> {
+        if let Some(failure) = general_failure(&part.data) {
             return Err(failure);
         }
-        let grid = grid(ask, &data)?;
-        for (query, result) in some.iter().zip(&data.result) {
-            for one in unrelated.values() {
+        let grid = grid(ask, &part.data)?;
+        for (query, result) in some.iter().zip(&part.data.result) {
+            for one in unrelated.values().filter(|one| part.is_about(&one.id)) {
                 let own = result.data.iter().filter(|data| service_of(data) == Some(one.id.as_str()));
                 let own = MetricResult {
                     metric_id: None,
@@ -102,25 +124,44 @@ impl Dynatrace {
             return Ok(Vec::new());
         }
         let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
-        let query = vec![
-            ("problemSelector", format!("affectedEntities(\"{}\")", escape(&service))),
-            ("from", ask.window.start().minus(ENDED_BEFORE).as_millis().to_string()),
-            ("to", ask.window.end().as_millis().to_string()),
-            ("pageSize", MOST_PROBLEMS.to_string()),
-        ];
-        let answer = self.client.send_aside::<ProblemPage>(&Call::get(&["problems"], query, SCOPE)).await;
-        match answer {
-            Ok(page) => {
-                let of = |item: ProblemItem| problem(item, &service, ask.window.end());
-                Ok(page.problems.into_iter().filter_map(of).collect())
+        let members = BTreeSet::from([service.clone()]);
+        let found = self
+            .problems
+            .join(&(), (&members, ask.window), |services, window| self.problems_within(services, window));
+        match found.await.as_ref() {
+            Ok((services, items)) => {
+                let is_own = |item: &&ProblemItem| *services == 1 || item.affects(&service);
+                let of = |item: &ProblemItem| problem(item.clone(), &service, ask.window.end());
+                Ok(items.iter().filter(is_own).filter_map(of).collect())
             }
             Err(failure) if failure.kind.stops_readiness() => {
                 *self.problems_refused.lock().unwrap_or_else(PoisonError::into_inner) =
                     Some(now.plus(REFUSED));
-                Err(failure)
+                Err(failure.clone())
             }
-            Err(failure) => Err(failure),
+            Err(failure) => Err(failure.clone()),
         }
+    }
+
+    /// Problems that some services are a part of, and how many services there are.
+    async fn problems_within(
+        &self,
+        services: BTreeSet<String>,
+        window: Window,
+    ) -> Result<(usize, Vec<ProblemItem>), Failure> {
+        let ids: Vec<String> = services.iter().map(|id| format!("\"{}\"", escape(id))).collect();
+        let call = |some: &[String]| {
+            let query = vec![
+                ("problemSelector", format!("affectedEntities({})", some.join(","))),
+                ("from", window.start().minus(ENDED_BEFORE).as_millis().to_string()),
+                ("to", window.end().as_millis().to_string()),
+                ("pageSize", MOST_PROBLEMS.to_string()),
+            ];
+            async move { self.client.send_aside::<ProblemPage>(&Call::get(&["problems"], query, SCOPE)).await }
+        };
+        let pages = join_all(ids.chunks(SERVICES_PER_CALL).map(call)).await;
+        let pages = pages.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok((services.len(), pages.into_iter().flat_map(|page| page.problems).collect()))
     }
 
     /// Whether problems can be read.
@@ -151,7 +192,7 @@ fn is_zero_by_default(query: &str) -> bool {
     query.replace(' ', "").contains(":default(0")
 }
 
-fn service_of(data: &DataSeries) -> Option<&str> {
+pub(super) fn service_of(data: &DataSeries) -> Option<&str> {
     let named = data.dimension_map.get(SERVICE_DIMENSION).and_then(Option::as_deref);
     let first = || data.dimensions.iter().flatten().find(|value| value.starts_with("SERVICE-"));
     named.or_else(|| first().map(String::as_str))

@@ -1,0 +1,311 @@
+//! Reads of several services at the same time, in calls that serve them all.
+
+use super::answer::{DataSeries, MetricData, MetricResult};
+use super::client::Call;
+use super::selector::{EntityKind, escape, split_by_service};
+use super::surroundings::service_of;
+use super::{Dynatrace, Prepared, SCOPE};
+use crate::source::{Failure, FailureKind};
+use futures::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use vouch_proto::Window;
+
+const SERVICE_SPLIT: &str = "splitBy(\"dt.entity.service\"";
+const INSTANCE: &str = "dt.entity.process_group_instance";
+/// Services asked for in one call: so many ids fit into an address.
+pub(super) const SERVICES_PER_CALL: usize = 100;
+
+/// How values of several processes become one of their service, slot by slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merge {
+    Mean,
+    Sum,
+    Least,
+    Most,
+}
+
+/// How a metric is asked for many services at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct JointForm {
+    /// Tells the services apart, or what runs them.
+    pub(super) selector: String,
+    /// Where processes were told apart that are meant together.
+    pub(super) merge: Option<Merge>,
+}
+
+/// What is asked for together: selectors of like entities.
+pub(super) type Key = (EntityKind, Vec<String>);
+
+/// The answer of one call, and the services that it was about.
+#[derive(Debug)]
+pub(super) struct Part {
+    services: BTreeSet<String>,
+    pub(super) data: MetricData,
+    /// Where processes were told apart: the services that they run.
+    owners: BTreeMap<String, Arc<Vec<String>>>,
+}
+
+impl JointForm {
+    /// Of a query; `None` where its services cannot be told apart.
+    pub(super) fn of(query: &str, kind: EntityKind, by_host: bool) -> Option<Self> {
+        let plain = |selector: &str| Some(Self { selector: selector.to_owned(), merge: None });
+        match kind {
+            EntityKind::Service if query.contains(":splitBy()") => {
+                super::selector::metric_key(query)?;
+                if query.contains(":default(") {
+                    // Zeros are filled in for an empty split alone.
+                    return None;
+                }
+                plain(&split_by_service(query))
+            }
+            EntityKind::Service if query.contains(SERVICE_SPLIT) => plain(query),
+            EntityKind::ProcessGroupInstance if by_host && query.contains(INSTANCE) => plain(query),
+            EntityKind::ProcessGroupInstance if !by_host => Self::of_processes(query),
+            EntityKind::Service | EntityKind::ProcessGroupInstance | EntityKind::Host | EntityKind::Other => {
+                None
+            }
+        }
+    }
+
+    /// What the API would aggregate over the processes of one service is aggregated here, where that is the same.
+    fn of_processes(query: &str) -> Option<Self> {
+        let (before, aggregation) = query.trim().rsplit_once(":splitBy():")?;
+        let merge = match aggregation {
+            "avg" => Merge::Mean,
+            "sum" => Merge::Sum,
+            "min" => Merge::Least,
+            "max" => Merge::Most,
+            _ => return None,
+        };
+        super::selector::metric_key(query)?;
+        let selector = format!("{before}:splitBy(\"{INSTANCE}\"):{aggregation}");
+        Some(Self { selector, merge: Some(merge) })
+    }
+}
+
+impl Dynatrace {
+    /// The data of one service; with those of others in the same call where they are asked for at the same time.
+    pub(super) async fn data_of(
+        &self,
+        window: Window,
+        service: &str,
+        some: &[Prepared<'_>],
+    ) -> Result<MetricData, Failure> {
+        let kind = some.first().map_or(EntityKind::Other, |q| q.kind);
+        let forms: Option<Vec<&JointForm>> = some.iter().map(|q| q.joint.as_ref()).collect();
+        let mut data = match forms {
+            Some(forms) => {
+                let selectors = forms.iter().map(|form| form.selector.clone()).collect();
+                let members = BTreeSet::from([service.to_owned()]);
+                let parts = self.joint_data((kind, selectors), (&members, window)).await?;
+                let parts = parts.as_ref().as_ref().map_err(Clone::clone)?;
+                let part = parts.iter().find(|part| part.services.contains(service));
+                let part = part.ok_or_else(|| {
+                    Failure::new(FailureKind::BadAnswer, "a service was left out of its call")
+                })?;
+                part.own(service, kind)
+            }
+            None => {
+                let selectors: Vec<&str> = some.iter().map(|q| q.alone().as_str()).collect();
+                self.metric_data(window, kind.selector(service), &selectors).await?
+            }
+        };
+        for (query, result) in some.iter().zip(&mut data.result) {
+            if let Some(merge) = query.joint.as_ref().and_then(|form| form.merge) {
+                result.data = merged(&result.data, merge);
+            }
+        }
+        Ok(data)
+    }
+
+    /// The data of several services, told apart, in as few calls as their ids fit into.
+    pub(super) async fn joint_data(
+        &self,
+        key: Key,
+        (services, window): (&BTreeSet<String>, Window),
+    ) -> Result<Arc<Result<Vec<Part>, Failure>>, Failure> {
+        let run = |members: BTreeSet<String>, hull: Window| {
+            let key = &key;
+            async move {
+                let members: Vec<String> = members.into_iter().collect();
+                let calls = members.chunks(SERVICES_PER_CALL).map(|some| self.part(key, some, hull));
+                join_all(calls).await.into_iter().collect()
+            }
+        };
+        Ok(self.joint.join(&key, (services, window), run).await)
+    }
+
+    async fn part(
+        &self,
+        (kind, selectors): &Key,
+        services: &[String],
+        window: Window,
+    ) -> Result<Part, Failure> {
+        let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
+        let data = self.metric_data(window, kind.selector_of(services), &selectors).await?;
+        let mut owners = BTreeMap::new();
+        if *kind == EntityKind::ProcessGroupInstance && services.len() > 1 {
+            let seen = data.result.iter().flat_map(|r| &r.data).filter_map(instance_of).collect();
+            owners = self.entities.services_of(&self.client, &seen).await?;
+        }
+        Ok(Part { services: services.iter().cloned().collect(), data, owners })
+    }
+
+    /// One call of `metrics/query`.
+    async fn metric_data(
+        &self,
+        window: Window,
+        entities: Option<String>,
+        selectors: &[&str],
+    ) -> Result<MetricData, Failure> {
+        let mut query = vec![
+            ("metricSelector", selectors.join(",")),
+            ("resolution", "1m".to_owned()),
+            ("from", window.start().as_millis().to_string()),
+            ("to", window.end().as_millis().to_string()),
+        ];
+        query.extend(entities.map(|s| ("entitySelector", s)));
+        let data: MetricData = self.client.send(&Call::get(&["metrics", "query"], query, SCOPE)).await?;
+        if data.result.len() != selectors.len() {
+            let message = format!(
+                "metrics/query answered {} results for {} metrics",
+                data.result.len(),
+                selectors.len()
+            );
+            return Err(Failure::new(FailureKind::BadAnswer, message));
+        }
+        Ok(data)
+    }
+}
+
+impl Part {
+    /// What the call answered about one of its services.
+    fn own(&self, service: &str, kind: EntityKind) -> MetricData {
+        let is_own = |data: &DataSeries| match kind {
+            _ if self.services.len() == 1 => true,
+            EntityKind::Service => service_of(data) == Some(service),
+            EntityKind::ProcessGroupInstance | EntityKind::Host | EntityKind::Other => {
+                let owner = instance_of(data).and_then(|instance| self.owners.get(instance));
+                owner.is_some_and(|services| services.iter().any(|one| one == service))
+            }
+        };
+        self.of(is_own)
+    }
+
+    /// Whether it was asked about a service.
+    pub(super) fn is_about(&self, service: &str) -> bool {
+        self.services.contains(service)
+    }
+
+    /// The series that are wanted.
+    fn of(&self, wanted: impl Fn(&DataSeries) -> bool) -> MetricData {
+        let result = |result: &MetricResult| MetricResult {
+            metric_id: result.metric_id.clone(),
+            warnings: result.warnings.clone(),
+            data: result.data.iter().filter(|data| wanted(data)).cloned().collect(),
+        };
+        MetricData {
+            next_page_key: self.data.next_page_key.clone(),
+            resolution: self.data.resolution.clone(),
+            warnings: self.data.warnings.clone(),
+            result: self.data.result.iter().map(result).collect(),
+        }
+    }
+}
+
+impl EntityKind {
+    /// The selector of these entities for several services; `None` where the query decides.
+    fn selector_of(self, services: &[String]) -> Option<String> {
+        let ids: Vec<String> = services.iter().map(|id| format!("\"{}\"", escape(id))).collect();
+        self.selector_of_ids(&ids.join(","))
+    }
+}
+
+fn instance_of(data: &DataSeries) -> Option<&str> {
+    let named = data.dimension_map.get(INSTANCE).and_then(Option::as_deref);
+    let first =
+        || data.dimensions.iter().flatten().find(|value| value.starts_with("PROCESS_GROUP_INSTANCE-"));
+    named.or_else(|| first().map(String::as_str))
+}
+
+/// One series of several, slot by slot; a slot without any value is a gap.
+fn merged(all: &[DataSeries], merge: Merge) -> Vec<DataSeries> {
+    let mut slots: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
+    for data in all {
+        for (stamp, value) in data.timestamps.iter().zip(&data.values) {
+            slots.entry(*stamp).or_default().extend(*value);
+        }
+    }
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let of = |values: &Vec<f64>| {
+        let sum = || values.iter().sum::<f64>();
+        match merge {
+            _ if values.is_empty() => None,
+            Merge::Mean => Some(sum() / values.len() as f64),
+            Merge::Sum => Some(sum()),
+            Merge::Least => values.iter().copied().reduce(f64::min),
+            Merge::Most => values.iter().copied().reduce(f64::max),
+        }
+    };
+    vec![DataSeries {
+        dimensions: Vec::new(),
+        dimension_map: BTreeMap::new(),
+        timestamps: slots.keys().copied().collect(),
+        values: slots.values().map(of).collect(),
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_asked_jointly_where_its_services_can_be_told_apart() {
+        let form = |query: &str, kind, by_host| {
+            JointForm::of(query, kind, by_host).map(|form| (form.selector, form.merge))
+        };
+        let (service, process) = (EntityKind::Service, EntityKind::ProcessGroupInstance);
+        assert_eq!(
+            form("builtin:service.response.time:splitBy():avg", service, false),
+            Some(("builtin:service.response.time:splitBy(\"dt.entity.service\"):avg".to_owned(), None))
+        );
+        let ratio = "a:splitBy(\"dt.entity.service\"):value / b:splitBy(\"dt.entity.service\"):value";
+        assert_eq!(form(ratio, service, false), Some((ratio.to_owned(), None)));
+        assert_eq!(
+            form("builtin:tech.generic.cpu.usage:splitBy():avg", process, false),
+            Some((
+                "builtin:tech.generic.cpu.usage:splitBy(\"dt.entity.process_group_instance\"):avg".to_owned(),
+                Some(Merge::Mean)
+            ))
+        );
+        for (query, kind, by_host) in [
+            ("a:splitBy():value / b:splitBy():value", service, false),
+            ("a:splitBy():value:default(0,always)", service, false),
+            ("builtin:service.response.time:avg", service, false),
+            ("builtin:tech.generic.cpu.usage:splitBy():percentile(95)", process, false),
+            ("builtin:tech.generic.cpu.usage:splitBy(\"dt.entity.host\"):avg", process, true),
+            ("builtin:host.cpu.usage:splitBy():avg", EntityKind::Host, false),
+        ] {
+            assert_eq!(form(query, kind, by_host), None, "{query}");
+        }
+    }
+
+    #[test]
+    fn processes_are_taken_together_slot_by_slot() {
+        let data = |stamps: &[i64], values: &[Option<f64>]| DataSeries {
+            dimensions: vec![],
+            dimension_map: BTreeMap::new(),
+            timestamps: stamps.to_vec(),
+            values: values.to_vec(),
+        };
+        let all = [data(&[1, 2, 3], &[Some(1.0), None, None]), data(&[1, 2], &[Some(3.0), Some(5.0)])];
+        let of = |merge| merged(&all, merge)[0].values.clone();
+        assert_eq!(of(Merge::Mean), [Some(2.0), Some(5.0), None]);
+        assert_eq!(of(Merge::Sum), [Some(4.0), Some(5.0), None]);
+        assert_eq!((of(Merge::Least)[0], of(Merge::Most)[0]), (Some(1.0), Some(3.0)));
+        assert_eq!(merged(&[], Merge::Mean).len(), 0);
+    }
+}
