@@ -14,10 +14,12 @@ pub struct Call {
     pub at_ms: i64,
     /// `GET`, `POST`.
     pub method: String,
-    /// The path.
+    /// The path as received.
     pub path: String,
     /// The query, decoded, in the order received, without `api-token`.
     pub query: Vec<(String, String)>,
+    /// The body, where it is a DQL request.
+    pub body: Option<String>,
     /// Status of the answer; 0 where the connection was broken instead.
     pub status: u16,
     /// The fault it met.
@@ -74,6 +76,7 @@ mod tests {
                 method: "GET".into(),
                 path: "/".into(),
                 query: vec![],
+                body: None,
                 status: 200,
                 fault: None,
             });

@@ -1,9 +1,12 @@
 //! Answers that are errors, in Dynatrace's envelope.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+
+/// The header in which the platform says who answers.
+pub(crate) const SOURCE_HEADER: &str = "dynatrace-response-source";
 
 /// One violated constraint of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +28,37 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// `error.constraintViolations`; left out when empty.
     pub(crate) violations: Vec<Violation>,
+    /// `error.details`; left out unless given.
+    pub(crate) details: Option<Box<Value>>,
+    /// `error.retryAfterSeconds`; left out unless given.
+    pub(crate) retry_after_seconds: Option<u32>,
+    /// Whether the gateway of the platform answers, and not the service behind it.
+    pub(crate) gateway: bool,
 }
 
 impl ApiError {
     /// An error without violations.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), violations: Vec::new() }
+        Self {
+            status,
+            message: message.into(),
+            violations: Vec::new(),
+            details: None,
+            retry_after_seconds: None,
+            gateway: false,
+        }
+    }
+
+    /// With `error.details`.
+    pub(crate) fn detailed(mut self, details: Value) -> Self {
+        self.details = Some(Box::new(details));
+        self
+    }
+
+    /// As the gateway of the platform answers.
+    pub(crate) fn by_gateway(mut self) -> Self {
+        self.gateway = true;
+        self
     }
 
     /// 400 with a text.
@@ -54,11 +82,8 @@ impl ApiError {
     }
 
     fn constraint(path: &'static str, message: impl Into<String>, location: &'static str) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            message: "Constraints violated.".into(),
-            violations: vec![Violation { path, message: message.into(), location }],
-        }
+        let violations = vec![Violation { path, message: message.into(), location }];
+        Self { violations, ..Self::bad("Constraints violated.") }
     }
 
     /// The envelope.
@@ -76,13 +101,23 @@ impl ApiError {
                 .collect();
             error["constraintViolations"] = Value::Array(violations);
         }
+        if let Some(details) = &self.details {
+            error["details"] = Value::clone(details);
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            error["retryAfterSeconds"] = json!(seconds);
+        }
         json!({ "error": error })
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.envelope())).into_response()
+        let mut response = (self.status, Json(self.envelope())).into_response();
+        if self.gateway {
+            response.headers_mut().insert(SOURCE_HEADER, HeaderValue::from_static("API Gateway"));
+        }
+        response
     }
 }
 

@@ -15,6 +15,8 @@ pub enum ThrottleHeader {
     ResetMilliseconds,
     /// `X-RateLimit-Reset` in microseconds since the epoch.
     ResetMicroseconds,
+    /// No header: `error.retryAfterSeconds` in the body alone.
+    RetryAfterSeconds,
     /// None at all.
     None,
 }
@@ -77,6 +79,47 @@ pub enum Fault {
     },
     /// Points appear at once, incomplete, and are rewritten when they settle.
     RewrittenPoints,
+    /// A status with an array of Dynatrace's envelopes.
+    ArrayEnvelope {
+        /// 400 to 599.
+        code: u16,
+    },
+    /// DQL queries take their time: they are answered 202, and the first polls with a state and no result.
+    QueryState {
+        /// The state: `RUNNING`, `FAILED`, or one that nobody knows.
+        #[serde(default = "running")]
+        state: String,
+        /// So many polls.
+        #[serde(default = "one")]
+        polls: u32,
+    },
+    /// Problems and events have a severity and a type that no documentation knows.
+    UnknownConstants,
+    /// DQL queries stop at the scan limit: the first half of their data is missing, and a notification says so.
+    ScanLimit,
+}
+
+fn running() -> String {
+    "RUNNING".into()
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// The faults of the data at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DataFaults {
+    /// Points settle so much later.
+    pub(crate) late_ms: i64,
+    /// Whether points appear at once and are rewritten.
+    pub(crate) rewritten: bool,
+    /// State of the first polls, and how many these are.
+    pub(crate) query_state: Option<(String, u32)>,
+    /// Whether queries stop at the scan limit.
+    pub(crate) scan_limit: bool,
+    /// Whether constants are unheard of.
+    pub(crate) unknown_constants: bool,
 }
 
 fn five() -> u32 {
@@ -86,20 +129,14 @@ fn five() -> u32 {
 impl Fault {
     /// Whether it changes what is measured, and not how calls are answered.
     fn is_of_data(&self) -> bool {
-        match self {
-            Self::LatePoints { .. } | Self::RewrittenPoints => true,
-            Self::Throttle { .. }
-            | Self::Status { .. }
-            | Self::Html { .. }
-            | Self::SlowFirstByte { .. }
-            | Self::SlowBody { .. }
-            | Self::CutOffBody
-            | Self::TruncatedGzip
-            | Self::DropConnection
-            | Self::Unauthorized
-            | Self::MissingScope { .. }
-            | Self::Down { .. } => false,
-        }
+        matches!(
+            self,
+            Self::LatePoints { .. }
+                | Self::RewrittenPoints
+                | Self::QueryState { .. }
+                | Self::UnknownConstants
+                | Self::ScanLimit
+        )
     }
 }
 
@@ -124,7 +161,7 @@ pub struct FaultRule {
 }
 
 fn everywhere() -> String {
-    "/api".into()
+    "/".into()
 }
 
 impl FaultRule {
@@ -165,7 +202,7 @@ impl FaultRule {
             }
         };
         match &self.fault {
-            Fault::Status { code } => within(*code, 400)?,
+            Fault::Status { code } | Fault::ArrayEnvelope { code } => within(*code, 400)?,
             Fault::Html { code } => within(*code, 200)?,
             Fault::SlowFirstByte { delay_ms } | Fault::SlowBody { delay_ms } if *delay_ms > 600_000 => {
                 return Err(format!("fault.delay_ms: {delay_ms} is more than ten minutes (600000)"));
@@ -173,7 +210,7 @@ impl FaultRule {
             Fault::LatePoints { by_ms } if *by_ms < 0 => {
                 return Err(format!("fault.by_ms: {by_ms} is negative; points cannot come early"));
             }
-            Fault::LatePoints { .. } | Fault::RewrittenPoints if self.calls.is_some() => {
+            fault if fault.is_of_data() && self.calls.is_some() => {
                 return Err("calls: faults of the data have no calls; use from_ms and to_ms".into());
             }
             Fault::Throttle { .. }
@@ -186,7 +223,10 @@ impl FaultRule {
             | Fault::MissingScope { .. }
             | Fault::Down { .. }
             | Fault::LatePoints { .. }
-            | Fault::RewrittenPoints => {}
+            | Fault::RewrittenPoints
+            | Fault::QueryState { .. }
+            | Fault::UnknownConstants
+            | Fault::ScanLimit => {}
         }
         match (self.from_ms, self.to_ms) {
             (Some(from), Some(to)) if from >= to => {
@@ -200,7 +240,8 @@ impl FaultRule {
     }
 
     fn is_active(&self, path: &str, now: i64) -> bool {
-        path.starts_with(&self.path)
+        !path.starts_with("/_simulator")
+            && path.starts_with(&self.path)
             && self.from_ms.is_none_or(|from| from <= now)
             && self.to_ms.is_none_or(|to| now < to)
             && self.calls != Some(0)
@@ -256,24 +297,18 @@ impl Faults {
         Some(fault)
     }
 
-    /// How late points are, and whether they are rewritten.
-    pub(crate) fn of_data(&self, path: &str, now: i64) -> (i64, bool) {
-        let mut effect = (0, false);
-        for rule in self.lock().iter().filter(|r| r.is_active(path, now)) {
-            match rule.fault {
-                Fault::LatePoints { by_ms } => effect.0 = by_ms.max(effect.0),
-                Fault::RewrittenPoints => effect.1 = true,
-                Fault::Throttle { .. }
-                | Fault::Status { .. }
-                | Fault::Html { .. }
-                | Fault::SlowFirstByte { .. }
-                | Fault::SlowBody { .. }
-                | Fault::CutOffBody
-                | Fault::TruncatedGzip
-                | Fault::DropConnection
-                | Fault::Unauthorized
-                | Fault::MissingScope { .. }
-                | Fault::Down { .. } => {}
+    /// What is wrong with the data that a path gives.
+    pub(crate) fn of_data(&self, path: &str, now: i64) -> DataFaults {
+        let mut effect = DataFaults::default();
+        for rule in self.lock().iter().filter(|r| r.fault.is_of_data() && r.is_active(path, now)) {
+            if let Fault::LatePoints { by_ms } = rule.fault {
+                effect.late_ms = by_ms.max(effect.late_ms);
+            } else if let Fault::QueryState { state, polls } = &rule.fault {
+                effect.query_state.get_or_insert_with(|| (state.clone(), *polls));
+            } else {
+                effect.rewritten |= rule.fault == Fault::RewrittenPoints;
+                effect.scan_limit |= rule.fault == Fault::ScanLimit;
+                effect.unknown_constants |= rule.fault == Fault::UnknownConstants;
             }
         }
         effect

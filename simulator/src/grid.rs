@@ -18,9 +18,9 @@ const LADDER: [i64; 11] = [
     WEEK,
 ];
 /// Points aimed at where no resolution is given.
-const DEFAULT_POINTS: f64 = 120.0;
+pub(crate) const DEFAULT_POINTS: f64 = 120.0;
 /// How far the aim may be exceeded: a day is answered with 144 points of ten minutes.
-const POINTS_TOLERANCE: f64 = 1.2;
+pub(crate) const POINTS_TOLERANCE: f64 = 1.2;
 /// Most points of one series.
 pub(crate) const POINTS_LIMIT: i64 = 10_080;
 
@@ -142,10 +142,7 @@ impl Grid {
                 return Self { step: None, stored, slots: vec![slot], to };
             }
             Wish::Span(span) => ladder_at_least(span),
-            #[allow(clippy::cast_precision_loss, reason = "a window of milliseconds fits a double")]
-            Wish::Points(points) => {
-                ladder_where(|step| window as f64 / step as f64 <= points * POINTS_TOLERANCE)
-            }
+            Wish::Points(points) => step_for_points(window, points * POINTS_TOLERANCE),
         };
         let fits = ladder_where(|step| window / step <= POINTS_LIMIT);
         let step = step.max(stored).max(fits);
@@ -186,6 +183,12 @@ impl Grid {
     }
 }
 
+/// The shortest slots of which so many fill a window at most.
+pub(crate) fn step_for_points(window: i64, points: f64) -> i64 {
+    #[allow(clippy::cast_precision_loss, reason = "a window of milliseconds fits a double")]
+    ladder_where(|step| window as f64 / step as f64 <= points)
+}
+
 fn ladder_at_least(span: i64) -> i64 {
     ladder_where(|step| step >= span)
 }
@@ -200,7 +203,8 @@ pub(crate) fn floor(at: i64, step: i64) -> i64 {
     at - (at - origin).rem_euclid(step)
 }
 
-fn ceil(at: i64, step: i64) -> i64 {
+/// The end of the slot of length `step` that holds `at`; `at` itself where one ends.
+pub(crate) fn ceil(at: i64, step: i64) -> i64 {
     let start = floor(at, step);
     if start == at { at } else { start + step }
 }

@@ -3,12 +3,15 @@
 //! It answers over HTTP as Dynatrace does, also where Dynatrace is odd, and fails on demand. It reads no time of its
 //! own: the clock is given to it, so that it can run at any speed.
 
+mod base64;
 mod calls;
+mod dql;
 mod entity;
 mod error;
 mod fault;
 mod grid;
 mod http;
+mod line_protocol;
 mod metric;
 mod noise;
 mod point;
@@ -23,6 +26,7 @@ mod world;
 
 pub use calls::Call;
 pub use fault::{Fault, FaultRule, ThrottleHeader};
+pub use line_protocol::{IngestedLine, Payload};
 pub use simulator::{BuildError, Builder, Simulator, SimulatorHandle};
 pub use world::effect::{Effect, Rollout, WarmUp};
 pub use world::incident::{Incident, IncidentSpec, ProblemSpec};
@@ -37,9 +41,35 @@ pub use world::topology::DependencySpec;
 /// The present, epoch milliseconds.
 pub type Clock = std::sync::Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Every scope that the simulator knows.
-pub const ALL_SCOPES: [&str; 5] =
-    ["metrics.read", "entities.read", "events.read", "events.ingest", "problems.read"];
+/// Every scope of API tokens that the simulator knows.
+pub const ALL_SCOPES: [&str; 8] = [
+    "metrics.read",
+    "metrics.ingest",
+    "entities.read",
+    "events.read",
+    "events.ingest",
+    "problems.read",
+    "releases.read",
+    "slo.read",
+];
+
+/// Every scope of platform tokens and OAuth clients that the simulator knows.
+pub const PLATFORM_SCOPES: [&str; 14] = [
+    "environment-api:metrics:read",
+    "environment-api:metrics:write",
+    "environment-api:entities:read",
+    "environment-api:events:read",
+    "environment-api:events:write",
+    "environment-api:problems:read",
+    "environment-api:releases:read",
+    "environment-api:slo:read",
+    "storage:buckets:read",
+    "storage:metrics:read",
+    "storage:entities:read",
+    "storage:logs:read",
+    "storage:spans:read",
+    "storage:bizevents:read",
+];
 
 /// The id of the simulated service of a name, e.g. `SERVICE-0123456789ABCDEF`.
 #[must_use]

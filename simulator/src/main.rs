@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use vouch_service::clock::{Clock as _, ScaledClock};
 use vouch_service::run::EXIT_USAGE;
 use vouch_service::shutdown;
-use vouch_simulator::{ALL_SCOPES, Builder, Clock, Scenario, Simulator};
+use vouch_simulator::{ALL_SCOPES, Builder, Clock, PLATFORM_SCOPES, Scenario, Simulator};
 
 /// Longest time for running calls to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -69,6 +69,15 @@ struct Serve {
     /// Scopes of the token.
     #[arg(long, value_delimiter = ',', default_values = ALL_SCOPES, value_name = "SCOPES")]
     scopes: Vec<String>,
+    /// File with a platform token, dt0s16.<public>.<secret>, for what lies below /platform.
+    #[arg(long, env = "VOUCH_SIMULATOR_PLATFORM_TOKEN_FILE", value_name = "FILE")]
+    platform_token_file: Option<PathBuf>,
+    /// File with the secret of an OAuth client, dt0s02.<public>.<secret>.
+    #[arg(long, env = "VOUCH_SIMULATOR_OAUTH_SECRET_FILE", value_name = "FILE")]
+    oauth_secret_file: Option<PathBuf>,
+    /// Scopes of the platform token, and those that the OAuth client may ask for.
+    #[arg(long, value_delimiter = ',', default_values = PLATFORM_SCOPES, value_name = "SCOPES")]
+    platform_scopes: Vec<String>,
     /// Milliseconds until a point appears after the end of its slot; 60000 to 120000 in a scenario, 0 in a replay.
     #[arg(long, value_name = "MS")]
     settle_ms: Option<i64>,
@@ -115,18 +124,33 @@ async fn main() -> ExitCode {
     }
 }
 
+/// A secret from a file, without blanks around it; the messages name the argument and never the secret.
+fn secret(argument: &str, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(file) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("{argument} {}: cannot be read", file.display()))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
 /// Everything is read and checked before anything is opened.
 fn build(arguments: &Serve) -> anyhow::Result<Simulator> {
-    let file = arguments.token_file.as_ref();
-    let file =
-        file.context("--token-file: give a file with the token that may call, dt0c01.<public>.<secret>")?;
-    let token = std::fs::read_to_string(file)
-        .with_context(|| format!("--token-file {}: cannot be read", file.display()))?;
     let now = vouch_service::clock::SystemClock.now();
     let scaled = ScaledClock::starting_at(arguments.clock.unwrap_or(now), arguments.speed);
     let clock: Clock = Arc::new(move || scaled.now().as_millis());
     let scopes: Vec<&str> = arguments.scopes.iter().map(String::as_str).collect();
-    let mut builder = source(arguments)?.clock(clock).token(token.trim(), &scopes);
+    let platform_scopes: Vec<&str> = arguments.platform_scopes.iter().map(String::as_str).collect();
+    let mut builder = source(arguments)?.clock(clock);
+    if let Some(token) = secret("--token-file", arguments.token_file.as_deref())? {
+        builder = builder.token(token, &scopes);
+    } else if arguments.platform_token_file.is_none() && arguments.oauth_secret_file.is_none() {
+        anyhow::bail!("--token-file: give a file with the token that may call, dt0c01.<public>.<secret>");
+    }
+    if let Some(token) = secret("--platform-token-file", arguments.platform_token_file.as_deref())? {
+        builder = builder.platform_token(token, &platform_scopes);
+    }
+    if let Some(client) = secret("--oauth-secret-file", arguments.oauth_secret_file.as_deref())? {
+        builder = builder.oauth_client(client, &platform_scopes);
+    }
     if let Some(settle_ms) = arguments.settle_ms {
         builder = builder.settle_ms(settle_ms);
     }

@@ -9,6 +9,9 @@ pub(crate) const SERVICE_DIMENSION: &str = "dt.entity.service";
 /// Dimension key of process group instances.
 pub(crate) const INSTANCE_DIMENSION: &str = "dt.entity.process_group_instance";
 
+/// Dimension key of hosts.
+pub(crate) const HOST_DIMENSION: &str = "dt.entity.host";
+
 /// What kind of measurement a metric is; it decides the aggregations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -71,7 +74,11 @@ impl Metric {
             .iter()
             .enumerate()
             .map(|(index, key)| {
-                let name = if *key == SERVICE_DIMENSION { "Service" } else { "Process" };
+                let name = match *key {
+                    SERVICE_DIMENSION => "Service",
+                    HOST_DIMENSION => "Host",
+                    _ => "Process",
+                };
                 json!({ "key": key, "name": name, "displayName": name, "index": index, "type": "ENTITY" })
             })
             .collect();
@@ -86,8 +93,11 @@ impl Metric {
             "lastWritten": last_written,
             "entityType": kinds,
             "aggregationTypes": self.aggregation_names(),
+            // `delta`, `toUnit` and `smooth` are not among them in older tenants, and clients with a closed list of
+            // names give up at them.
             "transformations": [
-                "filter", "fold", "limit", "merge", "names", "sort", "splitBy", "rate", "default",
+                "filter", "fold", "limit", "merge", "names", "sort", "splitBy", "rate", "default", "timeshift",
+                "setUnit",
             ],
             "defaultAggregation": { "type": self.default_aggregation().name() },
             "dimensionDefinitions": dimensions,

@@ -4,7 +4,11 @@ use crate::Clock;
 use crate::calls::{Call, CallLog};
 use crate::fault::{FaultRule, Faults};
 use crate::grid::floor;
-use crate::http::{App, EventStore, Line, Shared, SimulatorListener, Source, Token, check_token, router};
+use crate::http::{
+    App, EventStore, IssuedTokens, Line, LineStore, OAuthClient, QueryStore, Shared, SimulatorListener,
+    Source, Token, check_token, router,
+};
+use crate::line_protocol::IngestedLine;
 use crate::time::MINUTE;
 use crate::world::effect::{Effect, Rollout};
 use crate::world::incident::Incident;
@@ -20,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 /// How long points take to appear unless `settle_ms` says otherwise.
 const SETTLE_MS: (i64, i64) = (60_000, 120_000);
 
+/// How long the result of a DQL query waits unless `result_ttl_s` says otherwise.
+const RESULT_TTL_S: i64 = 400;
+
 /// Why a simulator cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -32,6 +39,12 @@ pub enum BuildError {
     /// No token, or a malformed one.
     #[error("token: {0}")]
     Token(String),
+    /// A malformed platform token.
+    #[error("platform_token: {0}")]
+    PlatformToken(String),
+    /// A malformed secret of an OAuth client.
+    #[error("oauth_client: {0}")]
+    OAuthClient(String),
     /// An impossible settle time.
     #[error("settle_ms: {0} to {1} is no range of milliseconds from 0 on")]
     Settle(i64, i64),
@@ -57,7 +70,10 @@ pub struct Builder {
     replay: Option<(Cases, i64)>,
     clock: Option<Clock>,
     tokens: Vec<Token>,
+    platform_tokens: Vec<Token>,
+    oauth_clients: Vec<OAuthClient>,
     settle_ms: Option<(i64, i64)>,
+    result_ttl_s: Option<i64>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -106,11 +122,44 @@ impl Builder {
         self
     }
 
-    /// A token, `dt0c01.<public>.<secret>`, and its scopes.
+    /// An API token, `dt0c01.<public>.<secret>`, and its scopes.
     #[must_use]
     pub fn token(mut self, secret: impl Into<String>, scopes: &[&str]) -> Self {
+        self.tokens.push(token(secret, scopes, None));
+        self
+    }
+
+    /// An API token that is refused from `expires_ms` on.
+    #[must_use]
+    pub fn token_until(mut self, secret: impl Into<String>, scopes: &[&str], expires_ms: i64) -> Self {
+        self.tokens.push(token(secret, scopes, Some(expires_ms)));
+        self
+    }
+
+    /// A platform token, `dt0s16.<public>.<secret>`, and its scopes, for what lies below `/platform`.
+    #[must_use]
+    pub fn platform_token(mut self, secret: impl Into<String>, scopes: &[&str]) -> Self {
+        self.platform_tokens.push(token(secret, scopes, None));
+        self
+    }
+
+    /// A platform token that is refused from `expires_ms` on.
+    #[must_use]
+    pub fn platform_token_until(
+        mut self,
+        secret: impl Into<String>,
+        scopes: &[&str],
+        expires_ms: i64,
+    ) -> Self {
+        self.platform_tokens.push(token(secret, scopes, Some(expires_ms)));
+        self
+    }
+
+    /// An OAuth client by its secret, `dt0s02.<public>.<secret>`, and the scopes that it may ask for.
+    #[must_use]
+    pub fn oauth_client(mut self, secret: impl Into<String>, scopes: &[&str]) -> Self {
         let scopes = scopes.iter().map(|s| (*s).to_owned()).collect();
-        self.tokens.push(Token { secret: secret.into(), scopes });
+        self.oauth_clients.push(OAuthClient { secret: secret.into(), scopes });
         self
     }
 
@@ -127,6 +176,13 @@ impl Builder {
         self
     }
 
+    /// Results of DQL queries wait so many simulated seconds to be fetched; 400 unless given.
+    #[must_use]
+    pub fn result_ttl_s(mut self, seconds: u32) -> Self {
+        self.result_ttl_s = Some(i64::from(seconds));
+        self
+    }
+
     /// Builds the simulator; reads the cases.
     ///
     /// Points settle 60 to 120 seconds after their slot in a scenario and at once in a replay, unless said otherwise.
@@ -135,12 +191,20 @@ impl Builder {
     /// Where something is missing or wrong; the message names it.
     pub fn build(self) -> Result<Simulator, BuildError> {
         let clock = self.clock.ok_or(BuildError::Clock)?;
-        if self.tokens.is_empty() {
+        let mut tokens = self.tokens;
+        if tokens.is_empty() && self.platform_tokens.is_empty() && self.oauth_clients.is_empty() {
             return Err(BuildError::Token("give one or more; the simulator answers nobody else".into()));
         }
-        for token in &self.tokens {
-            check_token(&token.secret).map_err(BuildError::Token)?;
+        for token in &tokens {
+            check_token("dt0c01", &token.secret).map_err(BuildError::Token)?;
         }
+        for token in &self.platform_tokens {
+            check_token("dt0s16", &token.secret).map_err(BuildError::PlatformToken)?;
+        }
+        for client in &self.oauth_clients {
+            check_token("dt0s02", &client.secret).map_err(BuildError::OAuthClient)?;
+        }
+        tokens.extend(self.platform_tokens);
         let (source, settle) = match (self.scenario, self.replay) {
             (Some(scenario), None) => {
                 let start = self.start_ms.unwrap_or_else(|| floor(clock(), MINUTE));
@@ -162,14 +226,23 @@ impl Builder {
         let shared = Shared {
             source,
             clock,
-            tokens: self.tokens,
+            tokens,
+            oauth_clients: self.oauth_clients,
+            issued: IssuedTokens::default(),
             settle_ms,
             faults: Faults::default(),
             calls: CallLog::default(),
+            queries: QueryStore::default(),
+            result_ttl_s: self.result_ttl_s.unwrap_or(RESULT_TTL_S),
+            lines: LineStore::default(),
             events: EventStore::default(),
         };
         Ok(Simulator { shared: Arc::new(shared) })
     }
+}
+
+fn token(secret: impl Into<String>, scopes: &[&str], expires_ms: Option<i64>) -> Token {
+    Token { secret: secret.into(), scopes: scopes.iter().map(|s| (*s).to_owned()).collect(), expires_ms }
 }
 
 /// A simulated Dynatrace tenant.
@@ -228,7 +301,7 @@ impl SimulatorHandle {
         self.shared.faults.list()
     }
 
-    /// The calls received under `/api`, oldest first; the newest 10,000 are kept.
+    /// The calls received, oldest first; the newest 10,000 are kept.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.list()
@@ -237,6 +310,12 @@ impl SimulatorHandle {
     /// Forgets the calls.
     pub fn clear_calls(&self) {
         self.shared.calls.clear();
+    }
+
+    /// The measurements sent in, oldest first; the newest 10,000 are kept.
+    #[must_use]
+    pub fn ingested(&self) -> Vec<IngestedLine> {
+        self.shared.lines.list()
     }
 
     /// Deploys a version to all hosts of a service at once.

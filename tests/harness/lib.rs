@@ -46,6 +46,8 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 pub enum Telemetry {
     /// A scenario by its name, with no deployments and no incidents of its own.
     Scenario(&'static str),
+    /// A scenario of one's own.
+    Generated(Scenario),
     /// Recorded cases, deployed at this instant.
     Replay(Vec<Case>, Timestamp),
 }
@@ -102,6 +104,10 @@ impl World {
                 let mut scenario = Scenario::named(name).expect("a scenario").without_incidents();
                 scenario.services.iter_mut().for_each(|service| service.deployments.clear());
                 let clock = ScaledClock::starting_at(SystemClock.now().floor_minute(), speed);
+                (clock, Simulator::builder().scenario(scenario))
+            }
+            Telemetry::Generated(scenario) => {
+                let clock = ScaledClock::starting_at(SystemClock.now(), speed);
                 (clock, Simulator::builder().scenario(scenario))
             }
             Telemetry::Replay(cases, at) => {

@@ -82,6 +82,11 @@ pub(crate) fn id_of(kind: &str, name: &str) -> String {
     format!("{kind}-{:016X}", hash(&format!("{kind}/{name}")))
 }
 
+/// The id of the host of a service, by the service's id and the host's name.
+pub(crate) fn host_id_of(service_id: &str, name: &str) -> String {
+    id_of(HOST, &format!("{service_id}/{name}"))
+}
+
 /// The type of an entity by its id.
 pub(crate) fn kind_of(id: &str) -> &str {
     id.rsplit_once('-').map_or(id, |(kind, _)| kind)
@@ -165,7 +170,7 @@ impl Registry {
         group.to.push(("runsOn", service.id.clone()));
         let mut ids = Vec::new();
         for name in hosts {
-            let host_id = id_of(HOST, &format!("{}/{name}", service.id));
+            let host_id = host_id_of(&service.id, name);
             let id = id_of(INSTANCE, &format!("{}/{name}", service.id));
             let mut instance = Entity::new(INSTANCE, id.clone(), name);
             let mut host = Entity::new(HOST, host_id.clone(), name);
@@ -224,6 +229,11 @@ impl Registry {
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.dedup_by(|a, b| a.id == b.id);
         found
+    }
+
+    /// All entities of a type.
+    pub(crate) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Entity> {
+        self.entities.iter().filter(move |e| e.kind == kind)
     }
 
     /// Whether an entity of this type exists in the simulated tenant, or is one of Dynatrace's that matter here.

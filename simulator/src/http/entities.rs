@@ -1,7 +1,7 @@
 //! `/api/v2/entities`.
 
 use super::App;
-use super::auth::authorize;
+use super::auth::Caller;
 use super::input::{Parameters, fields};
 use super::page::{First, Pages};
 use crate::entity::EntitySelector;
@@ -9,7 +9,6 @@ use crate::error::ApiError;
 use crate::time::DAY;
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 const SCOPE: &str = "entities.read";
@@ -19,10 +18,10 @@ const PAGE_LIMIT: usize = 4_000;
 /// `GET /api/v2/entities`.
 pub(super) async fn list(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     params: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
+    caller.may(SCOPE)?;
     let now = app.shared.now();
     let others = params.any(&["entitySelector", "from", "to", "fields", "pageSize", "sort"]);
     let pages = Pages::start("entities", params.get("nextPageKey"), others, || {
@@ -67,11 +66,11 @@ const ALL_FIELDS: &str =
 /// `GET /api/v2/entities/{id}`.
 pub(super) async fn one(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     Path(id): Path<String>,
     params: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
+    caller.may(SCOPE)?;
     let registry = app.shared.source.world().registry();
     let entity =
         registry.get(&id).ok_or_else(|| ApiError::not_found(format!("Entity with ID '{id}' not found.")))?;

@@ -1,7 +1,7 @@
 //! `/api/v2/events`: what was deployed, and what was sent in.
 
 use super::App;
-use super::auth::authorize;
+use super::auth::Caller;
 use super::input::{Parameters, body};
 use super::page::{First, Pages};
 use crate::entity::{Entity, EntitySelector};
@@ -11,9 +11,9 @@ use crate::scan::{self, Arg};
 use crate::time::{DAY, HOUR, MINUTE};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use serde::Deserialize;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -113,8 +113,13 @@ struct Ingest {
     end_time: Option<i64>,
     timeout: Option<i64>,
     entity_selector: Option<String>,
-    #[serde(default)]
+    /// Absent and `null` are the same.
+    #[serde(default, deserialize_with = "null_is_empty")]
     properties: Map<String, Value>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Ingest {
@@ -166,10 +171,10 @@ impl Ingest {
 /// `POST /api/v2/events/ingest`.
 pub(super) async fn ingest(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     bytes: Bytes,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    authorize(&app.shared, &headers, "events.ingest")?;
+    caller.may("events.ingest")?;
     let ingest: Ingest = body(&bytes)?;
     ingest.check()?;
     let now = app.shared.now();
@@ -242,10 +247,10 @@ fn all(app: &App) -> Vec<Event> {
 /// `GET /api/v2/events`.
 pub(super) async fn list(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     params: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, "events.read")?;
+    caller.may("events.read")?;
     let now = app.shared.now();
     let others = params.any(&["eventSelector", "entitySelector", "from", "to", "pageSize"]);
     let pages = Pages::start("events", params.get("nextPageKey"), others, || {
@@ -272,7 +277,10 @@ pub(super) async fn list(
                 registry.get(&e.entity_id).is_some_and(|entity| selector.matches(entity, registry))
             }
         })
-        .map(|e| e.json(now))
+        .map(|mut e| {
+            e.kind = app.shared.constant("/api/v2/events", &e.kind).to_owned();
+            e.json(now)
+        })
         .collect();
     let (page, next) = pages.cut(&found);
     let mut out =
@@ -281,6 +289,18 @@ pub(super) async fn list(
         out["nextPageKey"] = json!(next);
     }
     Ok(Json(out))
+}
+
+/// `GET /api/v2/events/{id}`.
+pub(super) async fn one(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    caller.may("events.read")?;
+    let event = all(&app).into_iter().find(|event| event.id == id);
+    let event = event.ok_or_else(|| ApiError::not_found(format!("Event with ID '{id}' not found.")))?;
+    Ok(Json(event.json(app.shared.now())))
 }
 
 /// A criterion of an event selector.

@@ -1,19 +1,21 @@
 //! Around every call: the log, the faults, and gzip.
 
-use super::auth::missing_scope;
+use super::address::Address;
+use super::auth::{Realm, missing_scope, unauthorized};
 use super::{App, Line};
 use crate::calls::Call;
 use crate::error::ApiError;
 use crate::fault::{Fault, ThrottleHeader};
+use axum::Json;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::stream;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -21,6 +23,12 @@ use std::time::Duration;
 const BODY_LIMIT: usize = 512 * 1024 * 1024;
 /// Smaller answers are sent as they are.
 const GZIP_FROM: usize = 1_024;
+/// What is logged and can fail.
+const LOGGED: [&str; 3] = ["/api/", "/platform/", "/sso/"];
+/// Requests that are logged with their body.
+const DQL: &str = "/platform/storage/query/";
+/// Largest body of these.
+const DQL_LIMIT: usize = 1024 * 1024;
 /// Pieces of a slow body.
 const PIECES: usize = 10;
 
@@ -32,16 +40,24 @@ pub(super) async fn layer(
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    if !path.starts_with("/api") {
+    if !LOGGED.iter().any(|prefix| path.starts_with(prefix)) {
         return next.run(request).await;
     }
+    let address = request.extensions().get::<Address>().cloned();
+    let Address { realm, received } =
+        address.unwrap_or_else(|| Address { realm: Realm::Classic, received: path.clone() });
+    let (request, asked) = match with_body(request, &path).await {
+        Ok(read) => read,
+        Err(error) => return error.into_response(),
+    };
     let now = app.shared.now();
     let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri()).map(|q| q.0).unwrap_or_default();
     let mut call = Call {
         at_ms: now,
         method: request.method().to_string(),
-        path: path.clone(),
-        query: query.into_iter().filter(|(key, _)| key != "api-token").collect(),
+        path: received,
+        query: query.into_iter().filter(|(key, _)| !key.eq_ignore_ascii_case("api-token")).collect(),
+        body: asked,
         status: 0,
         fault: None,
     };
@@ -50,7 +66,7 @@ pub(super) async fn layer(
     call.fault = fault.as_ref().map(name);
     let response = match fault {
         None => zip(next.run(request).await, gzip).await,
-        Some(fault) => strike(&app, &line, fault, next.run(request)).await,
+        Some(fault) => strike(&app, &line, (fault, realm), next.run(request)).await,
     };
     if let Some(response) = &response {
         call.status = response.status().as_u16();
@@ -60,6 +76,18 @@ pub(super) async fn layer(
         line.cut();
         StatusCode::SERVICE_UNAVAILABLE.into_response()
     })
+}
+
+/// Reads the body of a DQL request for the log; others, which may hold secrets, are left alone.
+async fn with_body(request: Request, path: &str) -> Result<(Request, Option<String>), ApiError> {
+    if !path.starts_with(DQL) || request.method() == Method::GET {
+        return Ok((request, None));
+    }
+    let (parts, body) = request.into_parts();
+    let too_large = |_| ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The request is larger than 1 MB");
+    let bytes = to_bytes(body, DQL_LIMIT).await.map_err(too_large)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok((Request::from_parts(parts, Body::from(bytes)), (!text.is_empty()).then_some(text)))
 }
 
 /// `kind` of a fault.
@@ -72,12 +100,12 @@ fn name(fault: &Fault) -> String {
 async fn strike(
     app: &App,
     line: &Line,
-    fault: Fault,
+    (fault, realm): (Fault, Realm),
     answer: impl Future<Output = Response>,
 ) -> Option<Response> {
     let status = |code| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Some(match fault {
-        Fault::Throttle { header, seconds } => throttle(app.shared.now(), header, seconds),
+        Fault::Throttle { header, seconds } => throttle(app.shared.now(), realm, header, seconds),
         Fault::Status { code } => {
             let status = status(code);
             ApiError::new(status, status.canonical_reason().unwrap_or("Error")).into_response()
@@ -97,32 +125,43 @@ async fn strike(
         Fault::SlowBody { delay_ms } => slow_body(app, answer.await, delay_ms).await?,
         Fault::CutOffBody => cut_off(line, answer.await).await?,
         Fault::TruncatedGzip => truncated_gzip(answer.await).await?,
-        Fault::Unauthorized => {
-            ApiError::new(StatusCode::UNAUTHORIZED, "Token Authentication failed").into_response()
-        }
-        Fault::MissingScope { scope } => missing_scope(&scope).into_response(),
+        Fault::Unauthorized => unauthorized(realm).into_response(),
+        Fault::MissingScope { scope } => missing_scope(realm, &[&scope]).into_response(),
         Fault::Down { close: false } => {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable").into_response()
         }
         Fault::DropConnection | Fault::Down { close: true } => return None,
-        Fault::LatePoints { .. } | Fault::RewrittenPoints => answer.await,
+        Fault::ArrayEnvelope { code } => {
+            let status = status(code);
+            let error = ApiError::new(status, status.canonical_reason().unwrap_or("Error"));
+            (status, Json(json!([error.envelope()]))).into_response()
+        }
+        Fault::LatePoints { .. }
+        | Fault::RewrittenPoints
+        | Fault::QueryState { .. }
+        | Fault::UnknownConstants
+        | Fault::ScanLimit => answer.await,
     })
 }
 
-fn throttle(now: i64, form: ThrottleHeader, seconds: u32) -> Response {
+fn throttle(now: i64, realm: Realm, form: ThrottleHeader, seconds: u32) -> Response {
     let reset = now + i64::from(seconds) * 1000;
     let (name, value) = match form {
-        ThrottleHeader::None => ("", 0),
+        ThrottleHeader::None | ThrottleHeader::RetryAfterSeconds => ("", 0),
         ThrottleHeader::RetryAfter => ("retry-after", i64::from(seconds)),
         ThrottleHeader::ResetSeconds => ("x-ratelimit-reset", reset.div_euclid(1000)),
         ThrottleHeader::ResetMilliseconds => ("x-ratelimit-reset", reset),
         ThrottleHeader::ResetMicroseconds => ("x-ratelimit-reset", reset * 1000),
     };
-    let mut response = ApiError::new(
+    let mut error = ApiError::new(
         StatusCode::TOO_MANY_REQUESTS,
         format!("Rate limit of 50 requests/minute exceeded! Reset time: {reset}"),
-    )
-    .into_response();
+    );
+    let of_platform = realm == Realm::Platform && form == ThrottleHeader::RetryAfter;
+    if of_platform || form == ThrottleHeader::RetryAfterSeconds {
+        error.retry_after_seconds = Some(seconds);
+    }
+    let mut response = error.into_response();
     if !name.is_empty() {
         let headers = response.headers_mut();
         headers.insert(name, HeaderValue::from(value));

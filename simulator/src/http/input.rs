@@ -57,10 +57,65 @@ pub(super) fn fields(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The fields of a form; what is no text is replaced, as browsers do.
+pub(super) fn form(bytes: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(bytes);
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (percent_decoded(key), percent_decoded(value)))
+        .collect()
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'%', [a, b, ..]) => {
+                std::str::from_utf8(&[*a, *b]).ok().and_then(|h| u8::from_str_radix(h, 16).ok())
+            }
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(if *first == b'+' { b' ' } else { *first });
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Reads a JSON body.
 ///
 /// # Errors
 /// 400 with what is wrong.
 pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|e| ApiError::body("body", format!("Could not map JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            form(b"scope=a%3Ab+c d&empty=&bare&odd=%zz%2&umlaut=%C3%BC"),
+            [
+                pair("scope", "a:b c d"),
+                pair("empty", ""),
+                pair("bare", ""),
+                pair("odd", "%zz%2"),
+                pair("umlaut", "\u{fc}"),
+            ]
+        );
+        assert!(form(b"").is_empty());
+    }
 }

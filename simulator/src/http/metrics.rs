@@ -1,15 +1,16 @@
 //! `/api/v2/metrics`: descriptors and the query.
 
 use super::App;
-use super::auth::authorize;
+use super::auth::Caller;
 use super::input::Parameters;
 use super::page::{First, Pages};
 use crate::error::ApiError;
-use crate::query::{Params, answer};
+use crate::query::{Params, answer, csv};
 use crate::selector::{Step, parse};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 const SCOPE: &str = "metrics.read";
@@ -21,11 +22,12 @@ const PAGE_LIMIT: usize = 500;
 /// `GET /api/v2/metrics/query`.
 pub(super) async fn query(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     params: Parameters,
-) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
-    acceptable(&headers)?;
+) -> Result<Response, ApiError> {
+    caller.may(SCOPE)?;
+    let form = Form::wanted(&headers)?;
     let params = Params {
         selector: params.owned("metricSelector"),
         entities: params.owned("entitySelector"),
@@ -38,35 +40,58 @@ pub(super) async fn query(
         answer(shared.source.world(), &params, shared.visibility("/api/v2/metrics/query"))
     });
     match answered.await {
-        Ok(answer) => answer.map(Json),
+        Ok(answer) => answer.map(|answer| form.response(answer)),
         Err(error) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
-fn acceptable(headers: &HeaderMap) -> Result<(), ApiError> {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-    let json = ["application/json", "application/*", "*/*"];
-    if accept.split(',').any(|a| json.contains(&a.trim().split(';').next().unwrap_or_default())) {
-        Ok(())
-    } else {
-        Err(ApiError::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "Not acceptable: this simulator answers application/json",
-        ))
+/// The forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    /// CSV, with or without a line of names.
+    Csv(bool),
+}
+
+impl Form {
+    /// The first form wanted that there is.
+    fn wanted(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+        let form = |wanted: &str| {
+            let mut parts = wanted.split(';').map(str::trim);
+            match parts.next().unwrap_or_default() {
+                "application/json" | "application/*" | "*/*" => Some(Self::Json),
+                "text/csv" => Some(Self::Csv(!parts.any(|p| p == "header=absent"))),
+                _ => None,
+            }
+        };
+        accept.split(',').find_map(form).ok_or_else(|| {
+            ApiError::new(StatusCode::NOT_ACCEPTABLE, "Not acceptable: use application/json or text/csv")
+        })
+    }
+
+    fn response(self, answer: Value) -> Response {
+        let Self::Csv(with_header) = self else { return Json(answer).into_response() };
+        let kind = if with_header { "present" } else { "absent" };
+        let kind = format!("text/csv; header={kind}; charset=utf-8");
+        ([(header::CONTENT_TYPE, kind)], csv(&answer, with_header)).into_response()
     }
 }
 
 /// `GET /api/v2/metrics/{key}`.
 pub(super) async fn descriptor(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     Path(key): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
+    caller.may(SCOPE)?;
     let expressions = parse(&key)?;
     let [expression] = expressions.as_slice() else {
         return Err(ApiError::bad("Exactly one metric is expected"));
     };
+    if expression.operation.is_some() {
+        return Err(ApiError::bad("Descriptors of arithmetic are not supported by this simulator"));
+    }
     let metrics = app.shared.source.world().metrics();
     let metric = metrics
         .iter()
@@ -89,7 +114,11 @@ pub(super) async fn descriptor(
             | Step::Sort(_)
             | Step::Limit(_)
             | Step::Rate(_)
-            | Step::ToUnit(..) => {}
+            | Step::ToUnit(..)
+            | Step::Timeshift(_)
+            | Step::Delta
+            | Step::SkipFirst
+            | Step::SetUnit => {}
         }
     }
     let mut descriptor = metric.descriptor(last_written(&app));
@@ -105,10 +134,10 @@ fn last_written(app: &App) -> i64 {
 /// `GET /api/v2/metrics`.
 pub(super) async fn list(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     params: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
+    caller.may(SCOPE)?;
     let others = params.any(&["pageSize", "metricSelector", "text"]);
     let pages = Pages::start("metrics", params.get("nextPageKey"), others, || {
         let size = Pages::size(params.get("pageSize"), PAGE, PAGE_LIMIT)?;

@@ -1,25 +1,34 @@
 //! The HTTP server: routes, what every handler shares, and the loop that serves.
 
+mod address;
 mod auth;
 mod control;
 mod entities;
 mod events;
 mod faulty;
+mod grail;
+mod ingest;
 mod input;
 mod listener;
 mod metrics;
+mod oauth;
 mod page;
 mod problems;
+mod releases;
+mod slo;
 mod tokens;
 
 pub(crate) use auth::{Token, check_token};
 pub(crate) use events::EventStore;
+pub(crate) use grail::QueryStore;
+pub(crate) use ingest::LineStore;
 pub(crate) use listener::{Line, SimulatorListener};
+pub(crate) use oauth::{IssuedTokens, OAuthClient};
 
 use crate::Clock;
 use crate::calls::CallLog;
 use crate::error::ApiError;
-use crate::fault::Faults;
+use crate::fault::{DataFaults, Faults};
 use crate::query::Visibility;
 use crate::world::World;
 use crate::world::replay::ReplayWorld;
@@ -27,7 +36,7 @@ use crate::world::scenario::ScenarioWorld;
 use crate::world::spec::ScenarioError;
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -67,12 +76,22 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// Who may call.
     pub(crate) tokens: Vec<Token>,
+    /// Who may ask for access tokens.
+    pub(crate) oauth_clients: Vec<OAuthClient>,
+    /// The access tokens issued.
+    pub(crate) issued: IssuedTokens,
     /// Least and greatest time for a point to appear.
     pub(crate) settle_ms: (i64, i64),
     /// What goes wrong.
     pub(crate) faults: Faults,
     /// What was asked.
     pub(crate) calls: CallLog,
+    /// Queries whose results wait.
+    pub(crate) queries: QueryStore,
+    /// Seconds that a result waits.
+    pub(crate) result_ttl_s: i64,
+    /// Measurements sent in.
+    pub(crate) lines: LineStore,
     /// Events sent in.
     pub(crate) events: EventStore,
 }
@@ -92,10 +111,15 @@ impl Shared {
         (self.clock)()
     }
 
+    /// The constant that a fault puts in the place of a known one.
+    pub(crate) fn constant<'a>(&self, path: &str, known: &'a str) -> &'a str {
+        if self.faults.of_data(path, self.now()).unknown_constants { "UNHEARD_OF" } else { known }
+    }
+
     /// What can be seen now.
     pub(crate) fn visibility(&self, path: &str) -> Visibility {
         let now = self.now();
-        let (late_ms, rewritten) = self.faults.of_data(path, now);
+        let DataFaults { late_ms, rewritten, .. } = self.faults.of_data(path, now);
         Visibility { now, settle_ms: self.settle_ms, late_ms, rewritten }
     }
 }
@@ -114,14 +138,29 @@ pub(crate) fn router(app: App) -> Router {
     let api = Router::new()
         .route("/metrics", get(metrics::list))
         .route("/metrics/query", get(metrics::query))
+        .route("/metrics/ingest", post(ingest::ingest))
         .route("/metrics/{*key}", get(metrics::descriptor))
         .route("/entities", get(entities::list))
         .route("/entities/{id}", get(entities::one))
         .route("/events", get(events::list))
         .route("/events/ingest", post(events::ingest))
+        .route("/events/{id}", get(events::one))
         .route("/problems", get(problems::list))
         .route("/problems/{id}", get(problems::one))
+        .route("/releases", get(releases::list))
+        .route("/slo", get(slo::list))
+        .route("/slo/{id}", get(slo::one))
         .route("/apiTokens/lookup", post(tokens::lookup));
+    let grail = Router::new()
+        .route("/query:execute", post(grail::execute))
+        .route("/query:poll", get(grail::poll))
+        .route("/query:cancel", post(grail::cancel))
+        .route("/query:verify", post(grail::verify))
+        .route("/query:parse", post(grail::parse));
+    let platform = Router::new()
+        .nest("/classic/environment-api/v2", api.clone())
+        .nest("/storage/query/v1", grail)
+        .layer(map_response(grail::of_cluster));
     let control = Router::new()
         .route("/health", get(control::health))
         .route("/faults", get(control::faults).post(control::add_fault).delete(control::clear_faults))
@@ -129,8 +168,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/deploy", post(control::deploy))
         .route("/rollback", post(control::rollback))
         .route("/incident", post(control::incident));
-    Router::new()
+    let routes = Router::new()
         .nest("/api/v2", api)
+        .nest("/platform", platform)
+        .route("/sso/oauth2/token", post(oauth::token))
         .nest("/_simulator", control)
         .route("/ready", get(control::health))
         .fallback(async || ApiError::not_found("Not found"))
@@ -138,5 +179,7 @@ pub(crate) fn router(app: App) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "HTTP method not allowed")
         })
         .layer(from_fn_with_state(app.clone(), faulty::layer))
-        .with_state(app)
+        .with_state(app);
+    // Addresses are brought to their one form before they are routed.
+    Router::new().fallback_service(routes).layer(from_fn(address::normalize))
 }

@@ -1,7 +1,7 @@
 //! `/api/v2/problems`: what Dynatrace opens because of incidents.
 
 use super::App;
-use super::auth::authorize;
+use super::auth::Caller;
 use super::input::{Parameters, fields};
 use super::page::{First, Pages};
 use crate::entity::{EntitySelector, Registry, SERVICE, id_of};
@@ -12,7 +12,6 @@ use crate::time::HOUR;
 use crate::world::incident::ProblemNote;
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
@@ -105,7 +104,18 @@ fn detected(app: &App) -> Vec<Problem> {
     let now = app.shared.now();
     let notes = app.shared.source.world().problems().into_iter().enumerate();
     let detected = notes.filter(|(_, note)| note.detected_ms <= now);
-    detected.map(|(index, note)| Problem::new(index, note, now)).collect()
+    detected
+        .map(|(index, mut note)| {
+            note.severity = app.shared.constant("/api/v2/problems", note.severity);
+            Problem::new(index, note, now)
+        })
+        .collect()
+}
+
+/// The ids of the open problems that affect a service.
+pub(super) fn open_problem_ids(app: &App, service_id: &str) -> Vec<String> {
+    let affects = |p: &Problem| p.is_open && p.affected_ids.iter().any(|id| id == service_id);
+    detected(app).into_iter().filter(affects).map(|p| p.id).collect()
 }
 
 /// What a problem is filtered and shown by.
@@ -200,10 +210,10 @@ impl Key {
 /// `GET /api/v2/problems`.
 pub(super) async fn list(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     params: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
+    caller.may(SCOPE)?;
     let now = app.shared.now();
     let texts = ["problemSelector", "entitySelector", "fields", "sort"];
     let others = params.any(&texts) || params.any(&["from", "to", "pageSize"]);
@@ -233,11 +243,11 @@ pub(super) async fn list(
 /// `GET /api/v2/problems/{id}`.
 pub(super) async fn one(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Caller,
     Path(id): Path<String>,
     params: Parameters,
 ) -> Result<Json<Value>, ApiError> {
-    authorize(&app.shared, &headers, SCOPE)?;
+    caller.may(SCOPE)?;
     let fields = known_fields(params.get("fields").unwrap_or_default())?;
     let problem = detected(&app).into_iter().find(|problem| problem.id == id);
     let problem = problem.ok_or_else(|| ApiError::not_found(format!("Problem with ID '{id}' not found.")))?;

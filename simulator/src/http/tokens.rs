@@ -1,13 +1,14 @@
 //! `/api/v2/apiTokens/lookup`.
 
 use super::App;
-use super::auth::authenticate;
+use super::auth::Caller;
 use super::input::body;
+use crate::dql::timestamp;
 use crate::error::ApiError;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,16 +19,11 @@ struct Lookup {
 }
 
 /// `POST /api/v2/apiTokens/lookup`: any scope suffices.
-pub(super) async fn lookup(
-    State(app): State<App>,
-    headers: HeaderMap,
-    bytes: Bytes,
-) -> Result<Json<Value>, ApiError> {
-    authenticate(&app.shared, &headers)?;
+pub(super) async fn lookup(State(app): State<App>, _: Caller, bytes: Bytes) -> Result<Json<Value>, ApiError> {
     let lookup: Lookup = body(&bytes)?;
-    let token = app.shared.tokens.iter().find(|t| t.secret == lookup.token);
+    let token = app.shared.tokens.iter().find(|t| t.is_classic() && t.secret == lookup.token);
     let token = token.ok_or_else(|| ApiError::not_found("Token does not exist."))?;
-    Ok(Json(json!({
+    let mut answer = json!({
         "id": token.id(),
         "name": "simulator",
         "enabled": true,
@@ -35,5 +31,11 @@ pub(super) async fn lookup(
         "owner": "simulator",
         "creationDate": "2025-01-01T00:00:00.000Z",
         "scopes": token.scopes,
-    })))
+    });
+    if let Some(expires_ms) = token.expires_ms {
+        // Milliseconds, where Grail has nanoseconds.
+        let text = timestamp(expires_ms, &TimeZone::UTC);
+        answer["expirationDate"] = json!(format!("{}Z", text.get(..23).unwrap_or_default()));
+    }
+    Ok(Json(answer))
 }

@@ -1,16 +1,21 @@
 //! Answers to `metrics/query`: a pure function of world, request, present and data faults.
 
+mod combine;
+mod csv;
 mod render;
 mod table;
 
+pub(crate) use csv::csv;
+
 use crate::entity::{EntitySelector, Registry, kind_of_dimension};
 use crate::error::ApiError;
-use crate::grid::{Grid, Wish, Wishes};
+use crate::grid::{Grid, Slot, Wish, Wishes};
 use crate::noise::{stream, uniform};
 use crate::point::Point;
-use crate::selector::{Condition, Expression, Step, parse};
+use crate::selector::{Condition, Expression, Operand, Step, parse};
 use crate::time::{self, HOUR, MINUTE};
 use crate::world::{Tuple, World};
+use combine::{Side, combine};
 use serde_json::{Value, json};
 use table::{Row, Table};
 
@@ -19,7 +24,7 @@ const ENTITIES_LIMIT: usize = 5_000;
 /// Denominator of `dimensionCountRatio`.
 const TUPLES_LIMIT: f64 = 100_000.0;
 /// Denominator of `dataPointCountRatio`.
-const DATA_POINTS_LIMIT: f64 = 20_000_000.0;
+pub(crate) const DATA_POINTS_LIMIT: f64 = 20_000_000.0;
 
 /// The parameters of a query, as they came.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +102,8 @@ pub(crate) fn answer(world: &dyn World, params: &Params, visibility: Visibility)
     let context = Context { world, entities, window, visibility };
     let mut tables = Vec::new();
     for (index, expression) in expressions.iter().enumerate() {
-        tables.push(context.evaluate(expression, wishes.at(index))?);
+        let native = context.native(expression).unwrap_or(MINUTE);
+        tables.push(context.evaluate(expression, wishes.at(index), (native, 0))?);
     }
     Ok(render::metric_data(world.registry(), &expressions, &tables))
 }
@@ -123,14 +129,64 @@ fn window(params: &Params, now: i64) -> Result<(i64, i64), ApiError> {
 }
 
 impl Context<'_> {
-    fn evaluate(&self, expression: &Expression, wish: Wish) -> Result<Table, ApiError> {
+    /// Longest native slots of the metrics of arithmetic, which share a grid; `None` where there is one metric alone.
+    fn native(&self, expression: &Expression) -> Option<i64> {
+        let operation = expression.operation.as_ref()?;
+        let of = |operand: &Operand| match operand {
+            Operand::Number(_) => MINUTE,
+            Operand::Series(e) => self.native(e).unwrap_or_else(|| {
+                let metric = self.world.metrics().iter().position(|m| m.key == e.key);
+                let tuples = metric.map_or(&[][..], |index| self.world.tuples(index));
+                tuples.iter().map(|t| t.native).max().unwrap_or(MINUTE)
+            }),
+        };
+        Some(of(&operation.left).max(of(&operation.right)))
+    }
+
+    /// The series of an expression, on slots of at least this length, from a window shifted so far.
+    fn evaluate(
+        &self,
+        expression: &Expression,
+        wish: Wish,
+        (native, shift): (i64, i64),
+    ) -> Result<Table, ApiError> {
+        let own = expression.steps.iter().map(|step| if let Step::Timeshift(ms) = step { *ms } else { 0 });
+        let shift = shift + own.sum::<i64>();
+        let mut table = match &expression.operation {
+            None => self.metric(expression, wish, (native, shift))?,
+            Some(operation) => {
+                let of = |operand: &Operand| match operand {
+                    Operand::Number(number) => Ok(Side::Number(*number)),
+                    Operand::Series(e) => {
+                        self.evaluate(e, wish, (native, shift)).map(|table| Side::Series(Box::new(table)))
+                    }
+                };
+                combine(operation.operator, of(&operation.left)?, of(&operation.right)?)?
+            }
+        };
+        let mut warnings = Vec::new();
+        for step in &expression.steps {
+            unknown_keys(step, &table, &mut warnings);
+            table.apply(step, self.world.registry())?;
+        }
+        table.finish();
+        table.warnings.extend(warnings);
+        Ok(table)
+    }
+
+    /// The series of a metric as they are stored.
+    fn metric(
+        &self,
+        expression: &Expression,
+        wish: Wish,
+        (native, shift): (i64, i64),
+    ) -> Result<Table, ApiError> {
         let metrics = self.world.metrics();
         let index = metrics
             .iter()
             .position(|m| m.key == expression.key)
             .ok_or_else(|| ApiError::not_found(format!("Metric with key '{}' not found.", expression.key)))?;
         let metric = &metrics[index];
-        let mut warnings = Vec::new();
         let leading = self.leading_filters(expression);
         let dimensions = &metric.dimensions;
         let tuples: Vec<&Tuple> = self
@@ -143,14 +199,17 @@ impl Context<'_> {
                 leading.iter().all(|c| table::holds(c, dimensions, &values, None, self.world.registry()))
             })
             .collect();
-        let native = tuples.iter().map(|t| t.native).max().unwrap_or(MINUTE);
-        let grid = Grid::lay(wish, self.window, self.visibility.now, native);
+        let native = tuples.iter().map(|t| t.native).max().unwrap_or(MINUTE).max(native);
+        // What is shifted is as old as where it was read.
+        let grid = Grid::lay(wish, self.window, self.visibility.now - shift, native);
         self.check_points(tuples.len(), native)?;
+        let slots: Vec<Slot> =
+            grid.slots.iter().map(|s| Slot { start: s.start + shift, end: s.end + shift }).collect();
         let rows = tuples
             .iter()
             .map(|tuple| Row {
                 dimensions: tuple.dimensions.iter().cloned().map(Some).collect(),
-                points: self.read(index, tuple, &grid),
+                points: Series { world: self.world, metric: index, tuple }.read(&slots, self.visibility),
                 values: None,
             })
             .filter(|row| row.points.iter().any(Option::is_some))
@@ -160,12 +219,6 @@ impl Context<'_> {
         let mut table = Table::new(metric, grid, rows);
         table.dimension_ratio = tuples_read / TUPLES_LIMIT;
         table.point_ratio = tuples_read * points_read / DATA_POINTS_LIMIT;
-        for step in &expression.steps {
-            unknown_keys(step, &table, &mut warnings);
-            table.apply(step, self.world.registry())?;
-        }
-        table.finish();
-        table.warnings.extend(warnings);
         Ok(table)
     }
 
@@ -195,7 +248,11 @@ impl Context<'_> {
             | Step::Sort(_)
             | Step::Limit(_)
             | Step::Rate(_)
-            | Step::ToUnit(..) => None,
+            | Step::ToUnit(..)
+            | Step::Timeshift(_)
+            | Step::Delta
+            | Step::SkipFirst
+            | Step::SetUnit => None,
         });
         filters.collect()
     }
@@ -210,19 +267,33 @@ impl Context<'_> {
             .and_then(|id| registry.get(id))
             .is_some_and(|e| selector.matches(e, registry))
     }
+}
 
-    /// The visible points of a tuple, merged into the slots of the grid.
-    fn read(&self, metric: usize, tuple: &Tuple, grid: &Grid) -> Vec<Option<Point>> {
+/// A series of a metric as it is read: the world, the index of the metric, and the series.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Series<'a> {
+    /// The world.
+    pub(crate) world: &'a dyn World,
+    /// The metric.
+    pub(crate) metric: usize,
+    /// The series.
+    pub(crate) tuple: &'a Tuple,
+}
+
+impl Series<'_> {
+    /// The visible points, merged into slots.
+    pub(crate) fn read(self, slots: &[Slot], visibility: Visibility) -> Vec<Option<Point>> {
+        let Self { world, metric, tuple } = self;
         let seed = stream(0, &tuple.dimensions.join("/"));
         let read_slot = |start: i64, end: i64| {
             // What has not ended cannot have been written.
-            let end = end.min(self.visibility.now);
-            let points = self.world.points(metric, tuple, start, end);
+            let end = end.min(visibility.now);
+            let points = world.points(metric, tuple, start, end);
             let mut all: Option<Point> = None;
             let mut at = start;
             for point in points {
                 at += tuple.native;
-                let Some(point) = point.and_then(|p| self.visibility.see(p, seed, at)) else { continue };
+                let Some(point) = point.and_then(|p| visibility.see(p, seed, at)) else { continue };
                 match &mut all {
                     None => all = Some(point),
                     Some(all) => all.merge(&point),
@@ -230,7 +301,7 @@ impl Context<'_> {
             }
             all
         };
-        grid.slots.iter().map(|slot| read_slot(slot.start, slot.end)).collect()
+        slots.iter().map(|slot| read_slot(slot.start, slot.end)).collect()
     }
 }
 
@@ -247,7 +318,11 @@ fn unknown_keys(step: &Step, table: &Table, warnings: &mut Vec<String>) {
         | Step::Sort(_)
         | Step::Limit(_)
         | Step::Rate(_)
-        | Step::ToUnit(..) => {}
+        | Step::ToUnit(..)
+        | Step::Timeshift(_)
+        | Step::Delta
+        | Step::SkipFirst
+        | Step::SetUnit => {}
     }
     for key in keys.into_iter().filter(|key| !table.keys.contains(key)) {
         let mut text =

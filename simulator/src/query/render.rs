@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// `MetricData` of a request.
 pub(super) fn metric_data(registry: &Registry, expressions: &[Expression], tables: &[Table]) -> Value {
     let total: usize = tables.iter().map(|t| t.rows.len()).sum();
-    let resolution = tables.first().map(|t| t.grid.label());
+    let resolution = tables.first().map(Table::resolution);
     let mut warnings: Vec<&String> = Vec::new();
     for warning in tables.iter().flat_map(|t| &t.warnings) {
         if !warnings.contains(&warning) {

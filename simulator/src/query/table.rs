@@ -41,6 +41,8 @@ pub(super) struct Table {
     pub(super) point_ratio: f64,
     /// Warnings.
     pub(super) warnings: Vec<String>,
+    /// Whether it is the result of arithmetic.
+    pub(super) compound: bool,
     aggregated: Option<Aggregation>,
     merged: bool,
 }
@@ -135,9 +137,15 @@ impl Table {
             dimension_ratio: 0.0,
             point_ratio: 0.0,
             warnings: Vec::new(),
+            compound: false,
             aggregated: None,
             merged: false,
         }
+    }
+
+    /// The resolution as answered: arithmetic with what was folded has none but `Inf`.
+    pub(super) fn resolution(&self) -> String {
+        if self.compound && self.folded { "Inf".into() } else { self.grid.label() }
     }
 
     /// Applies one transformation.
@@ -172,6 +180,10 @@ impl Table {
             Step::Limit(n) => self.rows.truncate(*n),
             Step::Rate(per_ms) => self.rate(*per_ms)?,
             Step::ToUnit(from, to) => self.convert(from, to)?,
+            Step::Delta => self.neighbours(|before, value| before.map(|b| (value - b).max(0.0)))?,
+            Step::SkipFirst => self.neighbours(|before, value| before.map(|_| value))?,
+            // What is read is shifted, and units are of the descriptor.
+            Step::Timeshift(_) | Step::SetUnit => {}
         }
         Ok(())
     }
@@ -237,6 +249,10 @@ impl Table {
         self.folded = true;
         for row in &mut self.rows {
             match (&row.values, self.aggregated) {
+                // The result of arithmetic has no aggregation that could be gone on with.
+                (Some(_), _) if self.compound => {
+                    row.values = Some(vec![row.overall(aggregation.unwrap_or(Aggregation::Avg))]);
+                }
                 (Some(_), Some(aggregated)) => row.values = Some(vec![row.overall(joins_as(aggregated))]),
                 _ => row.points = vec![whole(&row.points)],
             }
@@ -315,6 +331,20 @@ impl Table {
             self.scale(a.1 / b.1);
         } else {
             self.warnings.push(format!("SourceUnit '{from}' cannot be converted to targetUnit '{to}'."));
+        }
+        Ok(())
+    }
+
+    /// Makes of each point what the one before it says.
+    fn neighbours(&mut self, apply: fn(Option<f64>, f64) -> Option<f64>) -> Result<(), ApiError> {
+        self.aggregate(None)?;
+        for values in self.rows.iter_mut().filter_map(|row| row.values.as_mut()) {
+            let mut before = None;
+            for value in values {
+                let now = *value;
+                *value = now.and_then(|v| apply(before, v));
+                before = now;
+            }
         }
         Ok(())
     }

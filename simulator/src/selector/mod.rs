@@ -10,15 +10,63 @@ use crate::error::ApiError;
 use crate::point::Aggregation;
 use crate::scan::{Arg, quote};
 
-/// One expression of a selector: a metric and its transformations.
+/// One expression of a selector: a metric, or arithmetic with metrics, and its transformations.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expression {
-    /// Key of the metric.
+    /// Key of the metric; empty where it is arithmetic.
     pub(crate) key: String,
+    /// The arithmetic, where it is some.
+    pub(crate) operation: Option<Box<Operation>>,
     /// Transformations, left to right.
     pub(crate) steps: Vec<Step>,
     /// The selector as Dynatrace writes it back.
     pub(crate) canonical: String,
+}
+
+/// Arithmetic with two operands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Operation {
+    /// What is done.
+    pub(crate) operator: Operator,
+    /// The left operand.
+    pub(crate) left: Operand,
+    /// The right operand.
+    pub(crate) right: Operand,
+}
+
+/// An operand.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Operand {
+    /// A number.
+    Number(f64),
+    /// Series.
+    Series(Expression),
+}
+
+/// What is done with two operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operator {
+    /// `+`
+    Add,
+    /// `-`
+    Subtract,
+    /// `*`
+    Multiply,
+    /// `/`
+    Divide,
+}
+
+impl Operator {
+    /// The result; none for a division by zero.
+    pub(crate) fn apply(self, a: f64, b: f64) -> Option<f64> {
+        let result = match self {
+            Self::Add => a + b,
+            Self::Subtract => a - b,
+            Self::Multiply => a * b,
+            Self::Divide => a / b,
+        };
+        result.is_finite().then_some(result)
+    }
 }
 
 /// A transformation.
@@ -51,6 +99,14 @@ pub(crate) enum Step {
     Rate(i64),
     /// `:toUnit(MicroSecond,MilliSecond)`.
     ToUnit(String, String),
+    /// `:timeshift(-1d)`: reads what lies so many milliseconds from the window.
+    Timeshift(i64),
+    /// `:delta`: the difference to the point before.
+    Delta,
+    /// `:smooth(skipfirst)`: without the first point after a gap.
+    SkipFirst,
+    /// `:setUnit(...)`: changes the descriptor alone.
+    SetUnit,
 }
 
 /// What rows are sorted by.
@@ -73,8 +129,9 @@ pub(crate) enum Sort {
 }
 
 /// Transformations that Dynatrace has and the simulator has not.
-const UNSUPPORTED: [&str; 9] =
-    ["parents", "last", "lastReal", "delta", "rollup", "timeshift", "partition", "smooth", "setUnit"];
+const UNSUPPORTED: [&str; 5] = ["parents", "last", "lastReal", "rollup", "partition"];
+/// Furthest shift of the window, five years.
+const TIMESHIFT_LIMIT_MS: i64 = 5 * 365 * 86_400_000;
 
 /// Whether a word is the name of a transformation, which ends a metric key.
 pub(super) fn is_transformation(name: &str) -> bool {
@@ -94,6 +151,10 @@ pub(super) fn is_transformation(name: &str) -> bool {
                 | "limit"
                 | "rate"
                 | "toUnit"
+                | "timeshift"
+                | "delta"
+                | "smooth"
+                | "setUnit"
         )
 }
 
@@ -170,6 +231,13 @@ impl Step {
                 [from, to] => from.text().zip(to.text()).map(|(a, b)| Self::ToUnit(a.into(), b.into())),
                 _ => None,
             },
+            "timeshift" => match args {
+                [arg] => arg.text().and_then(shift_ms).map(Self::Timeshift),
+                _ => None,
+            },
+            "delta" if args.is_empty() => Some(Self::Delta),
+            "smooth" => texts(args).filter(|t| *t == ["skipfirst"]).map(|_| Self::SkipFirst),
+            "setUnit" => matches!(args, [Arg::Word(_) | Arg::Text(_)]).then_some(Self::SetUnit),
             _ => aggregation(name, args).map(|a| Self::Aggregate(Some(a))),
         };
         step.ok_or_else(|| {
@@ -224,6 +292,15 @@ fn span_ms(text: &str) -> Option<i64> {
     };
     let number: i64 = text[..text.len() - 1].parse().ok().filter(|n| *n > 0)?;
     number.checked_mul(unit)
+}
+
+/// `-1d` or `1h`, within five years.
+fn shift_ms(text: &str) -> Option<i64> {
+    let (sign, span) = match text.strip_prefix('-') {
+        Some(span) => (-1, span),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    span_ms(span).filter(|ms| *ms <= TIMESHIFT_LIMIT_MS).map(|ms| sign * ms)
 }
 
 /// A transformation as Dynatrace writes it back; `:avg` has no parentheses, `:splitBy()` has.

@@ -1,6 +1,8 @@
 //! The parser of metric selectors.
 
-use super::{Expression, Step, canonical_key, canonical_step, is_transformation};
+use super::{
+    Expression, Operand, Operation, Operator, Step, canonical_key, canonical_step, is_transformation,
+};
 use crate::error::ApiError;
 use crate::scan::{Arg, Scanner};
 
@@ -15,7 +17,16 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Expression>, ApiError> {
     let mut scanner = Scanner::new(text);
     let mut expressions = Vec::new();
     loop {
-        expressions.extend(expression(&mut scanner)?);
+        for (operand, _) in sum(&mut scanner)? {
+            match operand {
+                Operand::Series(expression) => expressions.push(expression),
+                Operand::Number(number) => {
+                    return Err(ApiError::bad(format!(
+                        "Metric selector parse error: the number {number} is no metric"
+                    )));
+                }
+            }
+        }
         if !scanner.take(',') {
             break;
         }
@@ -32,37 +43,108 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Expression>, ApiError> {
     Ok(expressions)
 }
 
-/// One expression; several where the `a.(b,c)` shorthand stands for them.
-fn expression(scanner: &mut Scanner) -> Result<Vec<Expression>, ApiError> {
-    let mut found = if scanner.peek() == Some('(') {
-        scanner.enter()?;
-        scanner.expect('(')?;
-        let inner = expression(scanner)?;
-        scanner.expect(')')?;
-        scanner.leave();
-        inner.into_iter().map(|e| Expression { canonical: format!("({})", e.canonical), ..e }).collect()
-    } else {
-        keys(scanner)?
+/// Operands, each as Dynatrace writes it back; several where the `a.(b,c)` shorthand stands for them.
+type Operands = Vec<(Operand, String)>;
+
+/// Reads operands of one precedence.
+type Reader = fn(&mut Scanner) -> Result<Operands, ApiError>;
+
+/// `a + b - c`.
+fn sum(scanner: &mut Scanner) -> Result<Operands, ApiError> {
+    let mut found = product(scanner)?;
+    loop {
+        let operator = match scanner.peek() {
+            Some('+') => Operator::Add,
+            Some('-') => Operator::Subtract,
+            _ => return Ok(found),
+        };
+        found = operation(scanner, operator, (found, product))?;
+    }
+}
+
+/// `a * b / c`.
+fn product(scanner: &mut Scanner) -> Result<Operands, ApiError> {
+    let mut found = unit(scanner)?;
+    loop {
+        let operator = match scanner.peek() {
+            Some('*') => Operator::Multiply,
+            Some('/') => Operator::Divide,
+            _ => return Ok(found),
+        };
+        found = operation(scanner, operator, (found, unit))?;
+    }
+}
+
+/// Takes the operator that is next, and its right operand.
+fn operation(
+    scanner: &mut Scanner,
+    operator: Operator,
+    (left, next): (Operands, Reader),
+) -> Result<Operands, ApiError> {
+    let sign = scanner.peek().unwrap_or_default();
+    scanner.take(sign);
+    let right = next(scanner)?;
+    let (Ok([(left, left_text)]), Ok([(right, right_text)])) =
+        (<[_; 1]>::try_from(left), <[_; 1]>::try_from(right))
+    else {
+        return Err(ApiError::bad("Metric selector parse error: arithmetic needs one metric on each side"));
     };
-    while scanner.take(':') {
+    let canonical = format!("{left_text}{sign}{right_text}");
+    if let (Operand::Number(a), Operand::Number(b)) = (&left, &right) {
+        let number = operator.apply(*a, *b).unwrap_or(f64::NAN);
+        return Ok(vec![(Operand::Number(number), canonical)]);
+    }
+    let operation = Some(Box::new(Operation { operator, left, right }));
+    let expression =
+        Expression { key: String::new(), operation, steps: Vec::new(), canonical: canonical.clone() };
+    Ok(vec![(Operand::Series(expression), canonical)])
+}
+
+/// A number, a metric, or something in parentheses, with what is done to it.
+fn unit(scanner: &mut Scanner) -> Result<Operands, ApiError> {
+    let mut found: Operands = match scanner.peek() {
+        Some('(') => {
+            scanner.enter()?;
+            scanner.expect('(')?;
+            let inner = sum(scanner)?;
+            scanner.expect(')')?;
+            scanner.leave();
+            inner.into_iter().map(|(operand, text)| (operand, format!("({text})"))).collect()
+        }
+        Some(c) if c.is_ascii_digit() || c == '-' => return number(scanner),
+        _ => keys(scanner)?.into_iter().map(|e| (Operand::Series(e.clone()), e.canonical)).collect(),
+    };
+    while scanner.peek() == Some(':') {
+        let mark = scanner.unexpected();
+        scanner.take(':');
         let name = scanner.run(|c| c.is_ascii_alphanumeric());
         if name.is_empty() {
             return Err(scanner.unexpected().into());
         }
         let args: Option<Vec<Arg>> = if scanner.peek() == Some('(') { Some(scanner.args()?) } else { None };
         let step = Step::from_parts(&name, args.as_deref().unwrap_or_default())?;
-        let canonical = canonical_step(&name, args.as_deref());
-        for expression in &mut found {
+        let written = canonical_step(&name, args.as_deref());
+        for (operand, text) in &mut found {
+            let Operand::Series(expression) = operand else { return Err(mark.into()) };
             expression.steps.push(step.clone());
-            expression.canonical.push_str(&canonical);
+            text.push_str(&written);
         }
     }
-    if let Some(operator @ ('+' | '-' | '*' | '/')) = scanner.peek() {
-        return Err(ApiError::bad(format!(
-            "Metric selector parse error: arithmetic ('{operator}') is not supported by this simulator"
-        )));
+    for (operand, text) in &mut found {
+        if let Operand::Series(expression) = operand {
+            expression.canonical.clone_from(text);
+        }
     }
     Ok(found)
+}
+
+fn number(scanner: &mut Scanner) -> Result<Operands, ApiError> {
+    let sign = if scanner.take('-') { "-" } else { "" };
+    let text = format!("{sign}{}", scanner.run(|c| c.is_ascii_digit() || c == '.'));
+    match text.parse::<f64>() {
+        Ok(number) => Ok(vec![(Operand::Number(number), text)]),
+        Err(_) => Err(scanner.unexpected().into()),
+    }
 }
 
 fn is_key_char(c: char) -> bool {
@@ -112,7 +194,7 @@ fn keys(scanner: &mut Scanner) -> Result<Vec<Expression>, ApiError> {
 }
 
 fn bare(key: String, quoted: bool) -> Expression {
-    Expression { canonical: canonical_key(&key, quoted), key, steps: Vec::new() }
+    Expression { canonical: canonical_key(&key, quoted), key, operation: None, steps: Vec::new() }
 }
 
 #[cfg(test)]
@@ -144,6 +226,12 @@ mod tests {
             ("builtin:service.response.time:merge(\"dt.entity.service\"):percentile(95)", None),
             ("builtin:host.cpu.idle:filter(eq(\"dt.entityhost\",HOST-123))", None),
             ("\"my key~\"s\":max", None),
+            ("a:splitBy() / b:avg", Some("a:splitBy()/b:avg")),
+            ("(100)*(a - b + 2.50):fold(avg) / -3", Some("(100)*(a-b+2.50):fold(avg)/-3")),
+            (
+                "(a:delta:smooth(skipfirst):setUnit(Byte) / b):timeshift(-1d):names",
+                Some("(a:delta:smooth(skipfirst):setUnit(Byte)/b):timeshift(-1d):names"),
+            ),
             (
                 "(builtin:service.response.time:filter(and(or(in(\"dt.entity.service\",entitySelector(\"type(service),\
                  entityId(~\"SERVICE-1~\")\"))))):splitBy():avg:auto:sort(value(avg,descending)):limit(10)):\
@@ -186,6 +274,19 @@ mod tests {
     }
 
     #[test]
+    fn products_bind_tighter_than_sums() {
+        let e = one("a - b * 2");
+        let operation = e.operation.unwrap();
+        assert_eq!(operation.operator, Operator::Subtract);
+        let Operand::Series(right) = operation.right else { panic!("series") };
+        let product = right.operation.unwrap();
+        assert_eq!((product.operator, product.right), (Operator::Multiply, Operand::Number(2.0)));
+        let e = one("(a / b):fold:timeshift(1h)");
+        assert_eq!(e.steps, [Step::Fold(None), Step::Timeshift(3_600_000)]);
+        assert_eq!(Operator::Divide.apply(1.0, 0.0), None);
+    }
+
+    #[test]
     fn lists_and_the_shorthand() {
         let keys = |text: &str| parse(text).unwrap().into_iter().map(|e| e.canonical).collect::<Vec<_>>();
         assert_eq!(
@@ -210,10 +311,20 @@ mod tests {
                 "a:avg)",
                 "Failed to parse selector: unexpected closing parenthesis near 1-based column range [6,7).",
             ),
-            ("a / b", "Metric selector parse error: arithmetic ('/') is not supported by this simulator"),
+            ("5 / 2", "Metric selector parse error: the number 2.5 is no metric"),
+            ("a.(b,c) / 2", "Metric selector parse error: arithmetic needs one metric on each side"),
+            ("(2):fold", "Failed to parse selector: unexpected colon near 1-based column range [4,5)."),
             (
-                "a:timeshift(-1d)",
-                "Metric selector parse error: transformation ':timeshift' is not supported by this simulator",
+                "a:rollup(avg,5m)",
+                "Metric selector parse error: transformation ':rollup' is not supported by this simulator",
+            ),
+            (
+                "a:timeshift(-6000d)",
+                "Metric selector parse error: illegal transformation ':timeshift' with arguments (-6000d)",
+            ),
+            (
+                "a:smooth(first)",
+                "Metric selector parse error: illegal transformation ':smooth' with arguments (first)",
             ),
             (
                 "a:percentile(101)",
@@ -233,7 +344,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics_and_the_canonical_form_is_a_fixed_point(text in "[a:(),.\"~ 0-9splitByavg-]{0,40}") {
+        fn nothing_panics_and_the_canonical_form_is_a_fixed_point(text in "[a:(),.\"~ 0-9splitByavg+*/-]{0,40}") {
             if let Ok(expressions) = parse(&text) {
                 for e in expressions {
                     let again = parse(&e.canonical).unwrap();

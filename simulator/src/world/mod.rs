@@ -36,6 +36,10 @@ pub(crate) struct DeploymentNote {
     pub(crate) version: String,
     /// When it began, epoch milliseconds.
     pub(crate) at_ms: i64,
+    /// When it was rolled back.
+    pub(crate) until_ms: Option<i64>,
+    /// The hosts that get it, and when.
+    pub(crate) hosts: Vec<(String, i64)>,
 }
 
 /// The source of entities and measurements. It knows no present: any slot can be asked at any time.

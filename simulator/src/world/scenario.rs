@@ -6,8 +6,8 @@ use super::service::{History, Rolled, ServiceModel, Signal};
 use super::spec::{Scenario, ScenarioError, invalid};
 use super::topology::Topology;
 use super::{DeploymentNote, Tuple, World};
-use crate::entity::{Entity, Registry, SERVICE, Tag, id_of};
-use crate::metric::{INSTANCE_DIMENSION, Metric, SERVICE_DIMENSION, Shape};
+use crate::entity::{Entity, Registry, SERVICE, Tag, host_id_of, id_of};
+use crate::metric::{HOST_DIMENSION, INSTANCE_DIMENSION, Metric, SERVICE_DIMENSION, Shape};
 use crate::point::Point;
 use crate::time::MINUTE;
 use std::sync::{PoisonError, RwLock};
@@ -29,26 +29,67 @@ pub struct Deploy {
     pub warm_up: Option<WarmUp>,
 }
 
-/// The metrics of a scenario: key, name, unit, shape, signal, by instance?
-const METRICS: [(&str, &str, &str, Shape, Signal, bool); 7] = [
-    ("builtin:service.response.time", "Response time", "MicroSecond", Shape::Timer, Signal::Latency, false),
-    ("builtin:service.requestCount.total", "Request count", "Count", Shape::Counter, Signal::Requests, false),
+/// What a metric of a scenario is split by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Split {
+    Service,
+    Instance,
+    ServiceAndInstance,
+    Host,
+}
+
+impl Split {
+    fn keys(self) -> Vec<&'static str> {
+        match self {
+            Self::Service => vec![SERVICE_DIMENSION],
+            Self::Instance => vec![INSTANCE_DIMENSION],
+            Self::ServiceAndInstance => vec![SERVICE_DIMENSION, INSTANCE_DIMENSION],
+            Self::Host => vec![HOST_DIMENSION],
+        }
+    }
+}
+
+/// The metrics of a scenario: key, name, unit, shape, signal, and what it is split by.
+const METRICS: [(&str, &str, &str, Shape, Signal, Split); 8] = [
+    (
+        "builtin:service.response.time",
+        "Response time",
+        "MicroSecond",
+        Shape::Timer,
+        Signal::Latency,
+        Split::Service,
+    ),
+    (
+        "builtin:service.requestCount.total",
+        "Request count",
+        "Count",
+        Shape::Counter,
+        Signal::Requests,
+        Split::Service,
+    ),
     (
         "builtin:service.errors.total.count",
         "Number of errors",
         "Count",
         Shape::Counter,
         Signal::Errors,
-        false,
+        Split::Service,
     ),
-    ("builtin:tech.generic.cpu.usage", "Process CPU usage", "Percent", Shape::Gauge, Signal::Cpu, true),
+    (
+        "builtin:tech.generic.cpu.usage",
+        "Process CPU usage",
+        "Percent",
+        Shape::Gauge,
+        Signal::Cpu,
+        Split::Instance,
+    ),
     (
         "calc:service.response_time",
         "Response time by instance",
         "MicroSecond",
         Shape::Timer,
         Signal::Latency,
-        true,
+        Split::ServiceAndInstance,
     ),
     (
         "calc:service.request_count",
@@ -56,9 +97,18 @@ const METRICS: [(&str, &str, &str, Shape, Signal, bool); 7] = [
         "Count",
         Shape::Counter,
         Signal::Requests,
-        true,
+        Split::ServiceAndInstance,
     ),
-    ("calc:service.error_count", "Error count by instance", "Count", Shape::Counter, Signal::Errors, true),
+    (
+        "calc:service.error_count",
+        "Error count by instance",
+        "Count",
+        Shape::Counter,
+        Signal::Errors,
+        Split::ServiceAndInstance,
+    ),
+    // One process runs on each host, and nothing beside it.
+    ("builtin:host.cpu.usage", "CPU usage %", "Percent", Shape::Gauge, Signal::Cpu, Split::Host),
 ];
 
 /// A scenario in its place in time.
@@ -109,14 +159,17 @@ impl ScenarioWorld {
             series.extend((0..instances.len()).map(|host| (index, Some(host))));
             for (list, metric) in tuples.iter_mut().zip(&METRICS) {
                 let of = |dimensions, series| Tuple { dimensions, native: MINUTE, series };
-                if !metric.5 {
+                if metric.5 == Split::Service {
                     list.push(of(vec![id.clone()], whole));
                     continue;
                 }
-                for (host, instance) in instances.iter().enumerate() {
-                    let own = vec![instance.clone()];
-                    let both = vec![id.clone(), instance.clone()];
-                    list.push(of(if metric.4 == Signal::Cpu { own } else { both }, whole + 1 + host));
+                for (host, (instance, name)) in instances.iter().zip(&spec.hosts).enumerate() {
+                    let dimensions = match metric.5 {
+                        Split::Instance => vec![instance.clone()],
+                        Split::Host => vec![host_id_of(&id, name)],
+                        Split::Service | Split::ServiceAndInstance => vec![id.clone(), instance.clone()],
+                    };
+                    list.push(of(dimensions, whole + 1 + host));
                 }
             }
             let mut all: Vec<Rolled> = spec
@@ -203,16 +256,12 @@ impl ScenarioWorld {
 fn metrics() -> Vec<Metric> {
     METRICS
         .iter()
-        .map(|(key, name, unit, shape, signal, by_instance)| Metric {
+        .map(|(key, name, unit, shape, _, split)| Metric {
             key: (*key).into(),
             name: (*name).into(),
             unit,
             shape: *shape,
-            dimensions: match (by_instance, *signal == Signal::Cpu) {
-                (false, _) => vec![SERVICE_DIMENSION],
-                (true, true) => vec![INSTANCE_DIMENSION],
-                (true, false) => vec![SERVICE_DIMENSION, INSTANCE_DIMENSION],
-            },
+            dimensions: split.keys(),
         })
         .collect()
 }
@@ -260,6 +309,8 @@ impl World for ScenarioWorld {
                 service: model.spec.name.clone(),
                 version: d.version.clone(),
                 at_ms: d.at_ms,
+                until_ms: d.until_ms,
+                hosts: d.switches(&model.spec.hosts),
             })
         });
         notes.collect()

@@ -46,6 +46,12 @@ impl Rolled {
 }
 
 impl Rolled {
+    /// The hosts that switch to this version, and when.
+    pub(super) fn switches(&self, hosts: &[String]) -> Vec<(String, i64)> {
+        let switch = |(index, host): (usize, &String)| Some((host.clone(), self.switch_ms(index, host)?));
+        hosts.iter().enumerate().filter_map(switch).collect()
+    }
+
     /// Whether the other stack of a blue-green deployment is in charge.
     fn is_idle(&self, host: &str, at: i64) -> bool {
         let Rollout::BlueGreen { hosts } = &self.rollout else { return false };

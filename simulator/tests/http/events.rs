@@ -50,6 +50,9 @@ async fn an_event_sent_in_is_found() {
     );
     let id = service_id("checkout");
     assert_eq!(find(&format!("entityId(\"{id}\")")).await["totalCount"], 1);
+    let one = format!("{PATH}/{}", open["events"][0]["eventId"].as_str().unwrap());
+    assert_eq!(h.get(&one, &[], 200).await, open["events"][0]);
+    h.get(&format!("{PATH}/1_2"), &[], 404).await;
     h.set_now(START + HOUR);
     assert_eq!(find("status(OPEN)").await["totalCount"], 0);
     assert_eq!(
@@ -59,8 +62,10 @@ async fn an_event_sent_in_is_found() {
     let page = h.get(PATH, &[("pageSize", "1")], 200).await;
     let key = page["nextPageKey"].as_str().unwrap();
     assert_eq!(h.get(PATH, &[("nextPageKey", key)], 200).await["events"].as_array().unwrap().len(), 1);
-    let nowhere =
-        json!({"eventType": "CUSTOM_INFO", "title": "x", "entitySelector": "type(HOST),entityName(none)"});
+    let nowhere = json!({
+        "eventType": "CUSTOM_INFO", "title": "x", "entitySelector": "type(HOST),entityName(none)",
+        "properties": null, "startTime": null,
+    });
     assert_eq!(h.post(INGEST, nowhere, 201).await["reportCount"], 1, "goes to the environment");
     h.end().await;
 }

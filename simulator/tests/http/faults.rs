@@ -149,6 +149,17 @@ async fn late_and_rewritten_points() {
 }
 
 #[tokio::test]
+async fn constants_that_nobody_has_heard_of() {
+    let h = Harness::scenario("shared-database", START + 20 * MINUTE).await;
+    let severity = async || h.get("/api/v2/problems", &[], 200).await["problems"][0]["severityLevel"].clone();
+    let kind = async || h.get("/api/v2/events", &[], 200).await["events"][0]["eventType"].clone();
+    assert_eq!((severity().await, kind().await), (json!("PERFORMANCE"), json!("CUSTOM_DEPLOYMENT")));
+    h.handle.add_fault(FaultRule::new(Fault::UnknownConstants)).unwrap();
+    assert_eq!((severity().await, kind().await), (json!("UNHEARD_OF"), json!("UNHEARD_OF")));
+    h.end().await;
+}
+
+#[tokio::test]
 async fn faults_over_http() {
     let h = Harness::scenario("demo", START).await;
     let rule = json!({"fault": {"kind": "throttle", "header": "retry_after", "seconds": 2}, "path": QUERY, "calls": 2});

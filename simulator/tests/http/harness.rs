@@ -7,10 +7,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use vouch_simulator::{ALL_SCOPES, Builder, Clock, Scenario, Simulator, SimulatorHandle};
+use vouch_simulator::{ALL_SCOPES, Builder, Clock, PLATFORM_SCOPES, Scenario, Simulator, SimulatorHandle};
 
 pub(crate) const TOKEN: &str = "dt0c01.ALLSCOPES.SECRET1";
 pub(crate) const METRICS_ONLY: &str = "dt0c01.METRICSONLY.SECRET2";
+pub(crate) const PLATFORM: &str = "dt0s16.ALLSCOPES.SECRET3";
+/// Reads metrics of Grail, and nothing else.
+pub(crate) const GRAIL_METRICS: &str = "dt0s16.GRAILMETRICS.SECRET4";
+pub(crate) const CLIENT_ID: &str = "dt0s02.CLIENT";
+pub(crate) const CLIENT_SECRET: &str = "dt0s02.CLIENT.SECRET5";
 pub(crate) const MINUTE: i64 = 60_000;
 pub(crate) const HOUR: i64 = 60 * MINUTE;
 pub(crate) const DAY: i64 = 24 * HOUR;
@@ -40,6 +45,9 @@ impl Harness {
             .clock(reading)
             .token(TOKEN, &ALL_SCOPES)
             .token(METRICS_ONLY, &["metrics.read"])
+            .platform_token(PLATFORM, &PLATFORM_SCOPES)
+            .platform_token(GRAIL_METRICS, &["storage:buckets:read", "storage:metrics:read"])
+            .oauth_client(CLIENT_SECRET, &PLATFORM_SCOPES)
             .build()
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,6 +69,18 @@ impl Harness {
         self.client
             .request(method, format!("{}{path}", self.url))
             .header("Authorization", format!("Api-Token {TOKEN}"))
+    }
+
+    /// A call with a bearer token.
+    pub(crate) fn bearer(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("{}{path}", self.url))
+            .header("Authorization", format!("Bearer {token}"))
+    }
+
+    /// A call without any token.
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
     }
 
     pub(crate) async fn send(&self, path: &str, query: &[(&str, &str)]) -> Response {

@@ -298,13 +298,45 @@ async fn refusals() {
         assert!(answer.to_string().contains(text), "{query:?}: {answer}");
         assert_eq!(answer["error"]["code"], status);
     }
-    let csv =
-        h.request(Method::GET, QUERY).query(&[("metricSelector", LATENCY)]).header("Accept", "image/png");
-    read(csv.send().await.unwrap(), 406).await;
+    for accept in ["image/png", "text/html, text/plain"] {
+        let other =
+            h.request(Method::GET, QUERY).query(&[("metricSelector", LATENCY)]).header("Accept", accept);
+        read(other.send().await.unwrap(), 406).await;
+    }
     let ignored = h
         .get(QUERY, &[("metricSelector", LATENCY), ("includeData", "1"), ("metricSelector", "b")], 200)
         .await;
     assert_eq!(ignored["result"][0]["metricId"], LATENCY, "unknown and repeated parameters are ignored");
+    h.end().await;
+}
+
+#[tokio::test]
+async fn csv_tables() {
+    let h = Harness::scenario("demo", START).await;
+    let window = ((START - 3 * MINUTE).to_string(), (START + MINUTE).to_string());
+    let selector = format!(
+        "{LATENCY}:filter(in(\"dt.entity.service\",entitySelector(\"type(SERVICE),entityName(checkout)\"))):count:names"
+    );
+    let query =
+        [("metricSelector", selector.as_str()), ("resolution", "1m"), ("from", &window.0), ("to", &window.1)];
+    let table = async |accept: &str| {
+        let response =
+            h.request(Method::GET, QUERY).query(&query).header("Accept", accept).send().await.unwrap();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        (response.status().as_u16(), kind, response.text().await.unwrap())
+    };
+    let (status, kind, text) = table("text/csv; header=present; charset=utf-8").await;
+    assert_eq!((status, kind.as_str()), (200, "text/csv; header=present; charset=utf-8"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "metricId,dt.entity.service.name,dt.entity.service,time,value");
+    assert_eq!(lines.len(), 5);
+    let id = service_id("checkout");
+    assert!(lines[1].contains(&format!("\",checkout,{id},2026-11-18 11:58:00,")), "{}", lines[1]);
+    assert!(lines[4].ends_with("2026-11-18 12:01:00,"), "a gap is empty: {}", lines[4]);
+    let (_, kind, without) = table("text/csv; header=absent").await;
+    assert_eq!(kind, "text/csv; header=absent; charset=utf-8");
+    assert_eq!(without.lines().collect::<Vec<_>>(), lines[1..]);
+    assert_eq!(table("text/html, application/json;q=0.9").await.1, "application/json");
     h.end().await;
 }
 
@@ -378,7 +410,7 @@ async fn tokens_and_scopes() {
 async fn descriptors() {
     let h = Harness::scenario("demo", START).await;
     let all = h.get("/api/v2/metrics", &[], 200).await;
-    assert_eq!((&all["totalCount"], &all["nextPageKey"]), (&json!(7), &Value::Null));
+    assert_eq!((&all["totalCount"], &all["nextPageKey"]), (&json!(8), &Value::Null));
     let cpu = h.get("/api/v2/metrics/builtin:tech.generic.cpu.usage", &[], 200).await;
     assert_eq!(cpu["unit"], "Percent");
     assert_eq!(cpu["entityType"], json!(["PROCESS_GROUP_INSTANCE"]));
@@ -396,6 +428,7 @@ async fn descriptors() {
         h.get("/api/v2/metrics", &[("pageSize", "2"), ("metricSelector", "builtin:service.*")], 200).await;
     assert_eq!(first["totalCount"], 3);
     let key = first["nextPageKey"].as_str().unwrap();
+    assert!(!key.contains(['+', '/', '=']), "needs no percent-encoding: {key}");
     let rest = h.get("/api/v2/metrics", &[("nextPageKey", key)], 200).await;
     assert_eq!((rest["metrics"].as_array().unwrap().len(), &rest["nextPageKey"]), (1, &Value::Null));
     h.get("/api/v2/metrics", &[("nextPageKey", key), ("pageSize", "2")], 400).await;

@@ -70,6 +70,41 @@ async fn serves_until_it_is_told_to_stop() {
     assert_eq!(terminate(child), 0);
 }
 
+#[tokio::test]
+async fn platform_tokens_and_oauth_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, secret: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("{secret}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (token, client) = (file("token", "dt0s16.PROGRAM.SECRET"), file("client", "dt0s02.PROGRAM.SECRET"));
+    let arguments =
+        ["--listen", "127.0.0.1:0", "--platform-token-file", &token, "--oauth-secret-file", &client];
+    let (child, address) = start(&arguments);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::new();
+    let form = "grant_type=client_credentials&client_id=dt0s02.PROGRAM&client_secret=dt0s02.PROGRAM.SECRET\
+                &scope=storage:buckets:read storage:metrics:read";
+    let answer = http.post(format!("http://{address}/sso/oauth2/token")).body(form).send().await.unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    for token in ["dt0s16.PROGRAM.SECRET", answer["access_token"].as_str().unwrap()] {
+        let query = r#"{"query": "timeseries avg(dt.host.cpu.usage)", "requestTimeoutMilliseconds": 5000}"#;
+        let call = http
+            .post(format!("http://{address}/platform/storage/query/v1/query:execute"))
+            .header("Authorization", format!("Bearer {token}"));
+        assert_eq!(call.body(query).send().await.unwrap().status(), 200);
+    }
+    assert_eq!(terminate(child), 0);
+    let wrong = file("wrong", "hunter2");
+    for argument in ["--platform-token-file", "--oauth-secret-file"] {
+        let (code, text) = run(&[argument, &wrong]);
+        assert!(code == 64 && text.contains("has the form dt0s") && !text.contains("hunter2"), "{text}");
+        let (code, text) = run(&[argument, "/nowhere"]);
+        assert!(code == 64 && text.contains(&format!("{argument} /nowhere: cannot be read")), "{text}");
+    }
+}
+
 #[test]
 fn wrong_arguments_are_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -81,6 +81,55 @@ async fn chains_and_their_values() {
 }
 
 #[tokio::test]
+async fn arithmetic_joins_series_point_by_point() {
+    let h = known().await;
+    let (a, b) = (service_id("a"), service_id("b"));
+    let of = |id: &str| format!("calc:service.m:filter(eq(\"dt.entity.service\",{id})):splitBy():sum");
+    let (a, b) = (of(&a), of(&b));
+    for (selector, resolution, expected) in [
+        (format!("{a}/2"), "1m", json!([[5.5, 11, 16.5, 22]])),
+        (format!("100 - {a}"), "1m", json!([[89, 78, 67, 56]])),
+        (format!("{b} - {a} * 2"), "1m", json!([[78, null, 234, 312]])),
+        (format!("({b} - {a}) * 2"), "1m", json!([[178, null, 534, 712]])),
+        (format!("{a} / ({b} - {b})"), "1m", json!([[null, null, null, null]])),
+        (format!("(100)*({a})/({a}:fold)"), "1m", json!([[10, 20, 30, 40]])),
+        (format!("({b} - {a}):fold(max)"), "Inf", json!([[356]])),
+        (format!("({b} - {a}):fold"), "Inf", json!([[237.333_333_333_333_34]])),
+        (format!("(({a}):fold)/1000"), "Inf", json!([[0.11]])),
+        (
+            format!("calc:service.m:splitBy(\"dt.entity.service\"):sum:sort(value(avg,ascending)) / {a}"),
+            "1m",
+            json!([
+                [1, 1, 1, 1],
+                [9.090_909_090_909_092, null, 9.090_909_090_909_092, 9.090_909_090_909_092]
+            ]),
+        ),
+        (format!("({b}:default(0) + {a}):delta"), "1m", json!([[null, 0, 311, 111]])),
+        (format!("{b}:smooth(skipfirst):setUnit(Byte)"), "1m", json!([[null, null, null, 400]])),
+        (format!("{a}:timeshift(-2m)"), "1m", json!([[null, null, 11, 22]])),
+        (format!("({a} - {a}:timeshift(-1m)):timeshift(1m)"), "1m", json!([[11, 11, 11, null]])),
+    ] {
+        let answer = h.query(&selector, WINDOW, &[("resolution", "1m")]).await;
+        let data = answer["result"][0]["data"].as_array().unwrap();
+        let values: Value = data.iter().map(|d| d["values"].clone()).collect();
+        assert_eq!((&values, &answer["resolution"]), (&expected, &json!(resolution)), "{selector}");
+        assert_eq!(
+            answer["result"][0]["metricId"],
+            selector.replace(" - ", "-").replace(" * ", "*").replace(" / ", "/").replace(" + ", "+")
+        );
+    }
+    let operands = h.query(&format!("{a} / {b}"), WINDOW, &[("resolution", "1m")]).await;
+    assert_eq!(operands["result"][0]["dimensionCountRatio"], 3e-5, "what the operands read adds up");
+    let split = |key: &str| format!("calc:service.m:splitBy(\"{key}\"):sum");
+    let apart = format!("{} / {}", split("dt.entity.service"), split("dt.entity.process_group_instance"));
+    for selector in [apart.as_str(), "calc:service.m / calc:service.nothing", "5"] {
+        let status = if selector.contains("nothing") { 404 } else { 400 };
+        h.get("/api/v2/metrics/query", &[("metricSelector", selector)], status).await;
+    }
+    h.end().await;
+}
+
+#[tokio::test]
 async fn warnings_and_refusals_of_units() {
     let h = known().await;
     let ask = |unit: &str| format!("calc:service.m:splitBy():sum:toUnit({unit})");

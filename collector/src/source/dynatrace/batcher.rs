@@ -1,7 +1,7 @@
 //! Several who ask the same at about the same time are served by one run: who comes while a run is under way gathers for
 //! the next. Nobody waits for company when nobody is there.
 
-use crate::source::Failure;
+use crate::source::{Failure, FailureKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +21,13 @@ type Shared<V> = Arc<Result<V, Failure>>;
 /// Gathers askers by what they ask.
 #[derive(Debug)]
 pub(super) struct Batcher<K, V> {
-    open: Mutex<BTreeMap<K, Gathering<V>>>,
+    open: Mutex<BTreeMap<Lane<K>, Gathering<V>>>,
     /// One run of a kind at a time: the next gathers meanwhile.
-    lanes: Mutex<BTreeMap<K, Arc<tokio::sync::Mutex<()>>>>,
+    lanes: Mutex<BTreeMap<Lane<K>, Arc<tokio::sync::Mutex<()>>>>,
 }
+
+/// What is asked, and for a long window exactly which: only short ones are joined to their hull.
+type Lane<K> = (K, Option<Window>);
 
 #[derive(Debug)]
 struct Gathering<V> {
@@ -52,14 +55,14 @@ impl<K, V> Default for Batcher<K, V> {
 /// Takes a gathering away where whoever leads it is dropped before its run.
 struct Gone<'a, K: Ord, V> {
     batcher: &'a Batcher<K, V>,
-    key: &'a K,
+    lane: &'a Lane<K>,
     armed: bool,
 }
 
 impl<K: Ord, V> Drop for Gone<'_, K, V> {
     fn drop(&mut self) {
         if self.armed {
-            self.batcher.open.lock().unwrap_or_else(PoisonError::into_inner).remove(self.key);
+            self.batcher.open.lock().unwrap_or_else(PoisonError::into_inner).remove(self.lane);
         }
     }
 }
@@ -73,11 +76,12 @@ impl<K: Ord + Clone, V> Batcher<K, V> {
         (members, window): (&BTreeSet<String>, Window),
         run: impl Fn(BTreeSet<String>, Window) -> F,
     ) -> Shared<V> {
+        let lane = (key.clone(), (window.minutes() > LONGEST_MINUTES).then_some(window));
         loop {
-            match self.take_part(key, (members, window)) {
+            match self.take_part(&lane, (members, window)) {
                 Part::Alone => return Arc::new(run(members.clone(), window).await),
                 Part::Leads(answer) => {
-                    let shared = Arc::new(self.lead(key, &run).await);
+                    let shared = Arc::new(self.lead(&lane, &run).await);
                     answer.send_replace(Some(shared.clone()));
                     return shared;
                 }
@@ -93,19 +97,19 @@ impl<K: Ord + Clone, V> Batcher<K, V> {
         }
     }
 
-    fn take_part(&self, key: &K, (members, window): (&BTreeSet<String>, Window)) -> Part<V> {
+    fn take_part(&self, lane: &Lane<K>, (members, window): (&BTreeSet<String>, Window)) -> Part<V> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        match open.get_mut(key) {
-            None if window.minutes() > LONGEST_MINUTES => Part::Alone,
+        match open.get_mut(lane) {
             None => {
                 let (sender, answer) = watch::channel(None);
-                open.insert(key.clone(), Gathering { members: members.clone(), window, answer });
+                open.insert(lane.clone(), Gathering { members: members.clone(), window, answer });
                 Part::Leads(sender)
             }
             Some(gathering) => {
                 let start = gathering.window.start().min(window.start());
                 let end = gathering.window.end().max(window.end());
-                let hull = Window::new(start, end).ok().filter(|hull| hull.minutes() <= LONGEST_MINUTES);
+                let joins = |hull: &Window| hull.minutes() <= LONGEST_MINUTES || *hull == window;
+                let hull = Window::new(start, end).ok().filter(joins);
                 match hull {
                     Some(hull) if gathering.members.len() + members.len() <= MOST_MEMBERS => {
                         gathering.window = hull;
@@ -120,24 +124,36 @@ impl<K: Ord + Clone, V> Batcher<K, V> {
 
     async fn lead<F: Future<Output = Result<V, Failure>>>(
         &self,
-        key: &K,
+        lane: &Lane<K>,
         run: &impl Fn(BTreeSet<String>, Window) -> F,
     ) -> Result<V, Failure> {
-        let mut gone = Gone { batcher: self, key, armed: true };
+        let mut gone = Gone { batcher: self, lane, armed: true };
         tokio::time::sleep(GATHER).await;
-        let lane =
-            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default().clone();
-        let _turn = lane.lock().await;
+        let turns = self
+            .lanes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(lane.clone())
+            .or_default()
+            .clone();
+        let turn = turns.lock().await;
         gone.armed = false;
-        let gathered = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-        match gathered {
+        let gathered = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
+        let answer = match gathered {
             Some(Gathering { members, window, .. }) => run(members, window).await,
             // Nobody else takes it away.
             None => Err(Failure::new(
-                crate::source::FailureKind::Unavailable,
-                "the gathered calls were lost; asking again",
+                FailureKind::Unavailable,
+                "the gathered calls were lost; they are asked for again",
             )),
+        };
+        drop(turn);
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else is in the lane, or waits for it.
+        if Arc::strong_count(&turns) <= 2 {
+            lanes.remove(lane);
         }
+        answer
     }
 }
 

@@ -60,6 +60,12 @@ impl JointForm {
                 plain(&split_by_service(query))
             }
             EntityKind::Service if query.contains(SERVICE_SPLIT) => plain(query),
+            // Calculated service metrics have the service beside what they are split by.
+            EntityKind::Service if by_host && query.trim_start().starts_with("calc:service.") => {
+                super::selector::metric_key(query)?;
+                let (before, after) = query.split_once(":splitBy(")?;
+                plain(&format!("{before}:{SERVICE_SPLIT},{after}"))
+            }
             EntityKind::ProcessGroupInstance if by_host && query.contains(INSTANCE) => plain(query),
             EntityKind::ProcessGroupInstance if !by_host => Self::of_processes(query),
             EntityKind::Service | EntityKind::ProcessGroupInstance | EntityKind::Host | EntityKind::Other => {
@@ -279,6 +285,14 @@ mod tests {
             Some((
                 "builtin:tech.generic.cpu.usage:splitBy(\"dt.entity.process_group_instance\"):avg".to_owned(),
                 Some(Merge::Mean)
+            ))
+        );
+        assert_eq!(
+            form("calc:service.rt:splitBy(\"dt.entity.process_group_instance\"):avg", service, true),
+            Some((
+                "calc:service.rt:splitBy(\"dt.entity.service\",\"dt.entity.process_group_instance\"):avg"
+                    .to_owned(),
+                None
             ))
         );
         for (query, kind, by_host) in [
