@@ -1,6 +1,7 @@
 //! Services and their instances: from a name to the entity that metrics are asked for, and back to names.
 
 use super::answer::{Entity, EntityPage, TagItem};
+use super::batcher::Batcher;
 use super::client::{Call, Client};
 use super::selector::escape;
 use crate::config::ServiceMapping;
@@ -10,7 +11,7 @@ use crate::source::{Failure, FailureKind, KnownService};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{Name, Timestamp};
+use vouch_proto::{Name, Timestamp, Window};
 
 const SCOPE: &str = "entities.read";
 /// How long an id that was found for a name is used.
@@ -21,6 +22,8 @@ const REMEMBERED: usize = 50_000;
 const PAGES: usize = 2000;
 /// Ids asked for in one selector, which may hold 2,000 characters.
 const IDS_PER_CALL: usize = 30;
+/// Characters of names in one selector, beside what else it holds.
+const NAMES_LENGTH: usize = 1900;
 /// The field that says which services a process runs.
 const RUNS: &str = "+toRelationships.runsOnProcessGroupInstance";
 /// So many processes are looked up one by one; more are listed with all others.
@@ -36,6 +39,8 @@ pub(super) struct Entities {
     /// What the rules made of the tenant's services, and when.
     matching: tokio::sync::Mutex<Option<(Arc<Matching>, Timestamp)>>,
     services: Mutex<BTreeMap<String, (String, Timestamp)>>,
+    /// Looks up who is named so, for all that ask at once.
+    finding: Batcher<(), Vec<Entity>>,
     names: Mutex<BTreeMap<String, String>>,
     /// Services by the process that runs them.
     owners: Mutex<BTreeMap<String, Arc<Vec<String>>>>,
@@ -72,8 +77,13 @@ impl Entities {
         {
             return Ok(id.clone());
         }
-        let selector = format!("type(\"SERVICE\"),entityName.equals(\"{}\")", escape(&name));
-        let id = pick(&name, list(client, &selector).await?)?;
+        let always = Window::around(Timestamp::from_millis(0), 0, 1);
+        let always = always.map_err(|e| Failure::new(FailureKind::BadAnswer, e.to_string()))?;
+        let wanted = BTreeSet::from([name.clone()]);
+        let found = self.finding.join(&(), (&wanted, always), |names, _| named(client, names)).await;
+        let found = found.as_ref().as_ref().map_err(Clone::clone)?;
+        let same = found.iter().filter(|entity| entity.display_name.to_lowercase() == name.to_lowercase());
+        let id = pick(&name, same.cloned().collect())?;
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         if services.len() >= REMEMBERED {
             services.clear();
@@ -272,6 +282,37 @@ fn describe(facts: &mut Facts, entity: &Entity) {
             }
         }
     }
+}
+
+/// The services of some names.
+async fn named(client: &Client, names: BTreeSet<String>) -> Result<Vec<Entity>, Failure> {
+    let mut found = Vec::new();
+    for some in fitting(&names) {
+        let selector = match some.as_slice() {
+            [one] => format!("type(\"SERVICE\"),entityName.equals({one})"),
+            many => format!("type(\"SERVICE\"),entityName.in({})", many.join(",")),
+        };
+        found.extend(list(client, &selector).await?);
+    }
+    Ok(found)
+}
+
+/// Names, quoted, as many together as fit into a selector.
+fn fitting(names: &BTreeSet<String>) -> Vec<Vec<String>> {
+    let mut all: Vec<Vec<String>> = Vec::new();
+    let mut room = 0;
+    for name in names {
+        let quoted = format!("\"{}\"", escape(name));
+        if quoted.len() + 1 > room {
+            all.push(Vec::new());
+            room = NAMES_LENGTH;
+        }
+        room = room.saturating_sub(quoted.len() + 1);
+        if let Some(last) = all.last_mut() {
+            last.push(quoted);
+        }
+    }
+    all
 }
 
 /// The one entity that is meant by a name: the same spelling goes before the same letters.

@@ -13,8 +13,8 @@ use vouch_proto::Window;
 
 const SERVICE_SPLIT: &str = "splitBy(\"dt.entity.service\"";
 const INSTANCE: &str = "dt.entity.process_group_instance";
-/// Services asked for in one call: so many ids fit into an address.
-pub(super) const SERVICES_PER_CALL: usize = 100;
+/// Services asked for in one call: so many ids fit into an entity selector, which may hold 2,000 characters.
+pub(super) const SERVICES_PER_CALL: usize = 68;
 
 /// How values of several processes become one of their service, slot by slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -304,6 +304,15 @@ mod tests {
             ("builtin:host.cpu.usage:splitBy():avg", EntityKind::Host, false),
         ] {
             assert_eq!(form(query, kind, by_host), None, "{query}");
+        }
+    }
+
+    #[test]
+    fn the_ids_of_a_call_fit_into_a_selector() {
+        let ids: Vec<String> = (0..SERVICES_PER_CALL).map(|i| format!("SERVICE-{i:016X}")).collect();
+        for kind in [EntityKind::Service, EntityKind::ProcessGroupInstance, EntityKind::Host] {
+            let selector = kind.selector_of(&ids).unwrap();
+            assert!(selector.len() <= 2000, "{}", selector.len());
         }
     }
 

@@ -40,7 +40,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{Name, Problem, Timestamp};
+use vouch_proto::{Name, Problem, Timestamp, Window};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
 
@@ -65,6 +65,7 @@ pub struct Dynatrace {
     problems_refused: Mutex<Option<Timestamp>>,
     joint: Batcher<joint::Key, Vec<joint::Part>>,
     problems: Batcher<(), (usize, Vec<answer::ProblemItem>)>,
+    describing: Batcher<String, Descriptor>,
 }
 
 /// What a descriptor said, and when.
@@ -106,6 +107,7 @@ impl Dynatrace {
             problems_refused: Mutex::default(),
             joint: Batcher::default(),
             problems: Batcher::default(),
+            describing: Batcher::default(),
         })
     }
 
@@ -183,8 +185,14 @@ impl Dynatrace {
                 return descriptor;
             }
         }
-        let answer = self.client.send(&Call::get(&["metrics", key], Vec::new(), SCOPE)).await;
-        let answer: Result<Descriptor, Failure> = answer.map_err(|f| missing_metric(f, key));
+        // Many may ask at once, when many verifications begin.
+        let (nobody, always) = (BTreeSet::new(), Window::around(Timestamp::from_millis(0), 0, 1));
+        let always = always.map_err(|e| Failure::new(FailureKind::BadAnswer, e.to_string()))?;
+        let fetch = |_, _| async {
+            self.client.send::<Descriptor>(&Call::get(&["metrics", key], Vec::new(), SCOPE)).await
+        };
+        let answer = self.describing.join(&key.to_owned(), (&nobody, always), fetch).await;
+        let answer = answer.as_ref().clone().map_err(|f| missing_metric(f, key));
         let settled = answer.as_ref().map_or_else(|f| f.kind == FailureKind::UnknownMetric, |_| true);
         if settled {
             let mut descriptors = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner);
