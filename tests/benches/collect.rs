@@ -119,5 +119,13 @@ async fn main() {
         );
         (before, cpu) = (now, spent);
     }
-    println!("peak memory {peak:.0} MiB");
+    println!("peak memory {peak:.0} MiB; calls by endpoint and outcome:");
+    for line in collector
+        .metrics()
+        .await
+        .lines()
+        .filter(|line| line.starts_with("vouch_collector_source_calls_total"))
+    {
+        println!("  {line}");
+    }
 }

@@ -44,6 +44,7 @@ pub(super) struct Entities {
     names: Mutex<BTreeMap<String, String>>,
     /// Services by the process that runs them.
     owners: Mutex<BTreeMap<String, Arc<Vec<String>>>>,
+    looking: tokio::sync::Mutex<()>,
     topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
 }
 
@@ -161,6 +162,11 @@ impl Entities {
         client: &Client,
         processes: &BTreeSet<&str>,
     ) -> Result<BTreeMap<String, Arc<Vec<String>>>, Failure> {
+        if processes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // Who comes while they are looked up finds them known.
+        let _turn = self.looking.lock().await;
         let unknown: Vec<&str> = {
             let known = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
             processes.iter().copied().filter(|id| !known.contains_key(*id)).collect()

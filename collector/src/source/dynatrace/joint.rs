@@ -151,7 +151,8 @@ impl Dynatrace {
         let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
         let data = self.metric_data(window, kind.selector_of(services), &selectors).await?;
         let mut owners = BTreeMap::new();
-        if *kind == EntityKind::ProcessGroupInstance && services.len() > 1 {
+        if services.len() > 1 {
+            // Their names are known by then as well.
             let seen = data.result.iter().flat_map(|r| &r.data).filter_map(instance_of).collect();
             owners = self.entities.services_of(&self.client, &seen).await?;
         }
