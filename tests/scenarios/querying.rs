@@ -79,3 +79,61 @@ async fn a_query_prints_its_series_and_its_exit_code_says_whether_to_use_them() 
     let both = tenant.query("token", &["--metric", "a", "--dql", "b"]).await;
     assert_eq!(both.status.code(), Some(64));
 }
+
+/// What `vouch simulate` prints about itself: address, access token, platform token.
+fn printed(child: &mut std::process::Child) -> Vec<String> {
+    use std::io::BufRead as _;
+    let output = std::io::BufReader::new(child.stdout.take().unwrap());
+    output.lines().take(3).map(|line| line.unwrap().split_whitespace().last().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulated_tenant_answers_both_kinds_of_query_alike() {
+    let mut child = std::process::Command::new(program("vouch"))
+        .args(["simulate", "demo", "--listen", "127.0.0.1:0"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = printed(&mut child);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, token: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, token).unwrap();
+        path.display().to_string()
+    };
+    let (access, platform) = (file("access", &told[1]), file("platform", &told[2]));
+    let query = |token: &str, what: &[&str]| {
+        let fixed =
+            ["query", "--url", &told[0], "--token-file", token, "--from", "now-20m/m", "--to", "now-10m/m"];
+        std::process::Command::new(program("vouch")).args(fixed).args(what).output().expect("vouch runs")
+    };
+    let selector = "builtin:service.response.time:splitBy(\"dt.entity.service\"):avg";
+    let dql = "timeseries avg(dt.service.request.response_time), by:{dt.entity.service}, interval:1m";
+    let classic = query(&access, &["--metric", selector]);
+    let mirrored = query(&platform, &["--metric", selector]);
+    let grail = query(&platform, &["--dql", dql]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for output in [&classic, &mirrored, &grail] {
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let samples = |output: &Output| -> Vec<(Value, Value)> {
+        let mut all: Vec<_> = lines(output)
+            .into_iter()
+            .map(|one| (one["dimensions"]["dt.entity.service"].clone(), one["samples"].clone()))
+            .collect();
+        all.sort_by_key(|(service, _)| service.to_string());
+        all
+    };
+    assert_eq!(samples(&classic), samples(&mirrored));
+    let (classic, grail) = (samples(&classic), samples(&grail));
+    assert_eq!(classic.len(), grail.len());
+    for ((service, one), (_, other)) in classic.iter().zip(&grail) {
+        let rows = |samples: &Value| samples.as_array().unwrap().clone();
+        for (a, b) in rows(one).iter().zip(rows(other)) {
+            assert_eq!(a[0], b[0], "{service}: the same slots");
+            let near = a[1].as_f64().zip(b[1].as_f64()).is_none_or(|(a, b)| (a - b).abs() < 1e-6 * a.abs());
+            assert!(near, "{service}: {a} {b}");
+        }
+    }
+}

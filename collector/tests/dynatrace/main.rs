@@ -20,3 +20,5 @@ mod server;
 mod services;
 #[cfg(test)]
 mod surroundings;
+#[cfg(test)]
+mod transport;

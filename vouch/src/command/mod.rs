@@ -8,6 +8,7 @@ pub(crate) mod init;
 pub(crate) mod judge;
 pub(crate) mod query;
 pub(crate) mod services;
+pub(crate) mod simulate;
 mod tenant;
 pub(crate) mod up;
 pub(crate) mod verify;

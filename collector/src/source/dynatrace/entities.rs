@@ -351,20 +351,38 @@ async fn list(client: &Client, selector: &str) -> Result<Vec<Entity>, Failure> {
     list_with(client, selector, None).await
 }
 
-/// Every page of a list with more fields: the first names the selector, the others the page key alone.
+/// Every page of a list with more fields. Where the key of a page has expired, the list is read once more from its
+/// beginning.
 async fn list_with(client: &Client, selector: &str, fields: Option<&str>) -> Result<Vec<Entity>, Failure> {
+    match pages(client, selector, fields).await {
+        Err((failure, true)) if failure.kind == FailureKind::BadRequest => {
+            tracing::debug!(%failure, "a page of entities is gone; listing again");
+            pages(client, selector, fields).await.map_err(|(failure, _)| failure)
+        }
+        read => read.map_err(|(failure, _)| failure),
+    }
+}
+
+/// The pages: the first names the selector, the others the page key alone. A failure says whether it was another page's.
+async fn pages(
+    client: &Client,
+    selector: &str,
+    fields: Option<&str>,
+) -> Result<Vec<Entity>, (Failure, bool)> {
     let mut query = vec![("entitySelector", selector.to_owned()), ("pageSize", "500".to_owned())];
     query.extend(fields.map(|fields| ("fields", fields.to_owned())));
     let mut entities = Vec::new();
-    for _ in 0..PAGES {
-        let page: EntityPage = client.send(&Call::get(&["entities"], query, SCOPE)).await?;
+    for number in 0..PAGES {
+        let page = client.send(&Call::get(&["entities"], query, SCOPE)).await;
+        let page: EntityPage = page.map_err(|failure| (failure, number > 0))?;
         entities.extend(page.entities);
         match page.next_page_key.filter(|key| !key.is_empty()) {
             Some(key) => query = vec![("nextPageKey", key)],
             None => return Ok(entities),
         }
     }
-    Err(Failure::new(FailureKind::BadAnswer, format!("entities has more than {PAGES} pages")))
+    let message = format!("entities has more than {PAGES} pages");
+    Err((Failure::new(FailureKind::BadAnswer, message), false))
 }
 
 #[cfg(test)]
