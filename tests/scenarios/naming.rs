@@ -68,4 +68,16 @@ async fn init_writes_settings_that_name_every_service() {
     let names: Vec<&str> =
         shown["named"].as_array().unwrap().iter().filter_map(|one| one["service"].as_str()).collect();
     assert_eq!(names, ["checkout", "payment"]);
+    let arguments = ["services", "--settings", &file, "--explain", "checkout"].map(ToOwned::to_owned);
+    let explained = run(arguments.to_vec()).await;
+    assert_eq!(explained.status.code(), Some(0), "{explained:?}");
+    let said = String::from_utf8_lossy(&explained.stdout);
+    for part in [
+        "run by 3 processes",
+        "for the service as a whole only: it has dt.entity.service",
+        "for each dt.entity.process_group_instance",
+        "calc:service.response_time  by dt.entity.service, dt.entity.process_group_instance",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
 }

@@ -88,3 +88,48 @@ async fn a_name_that_two_services_share_is_ambiguous() {
         "{failure}"
     );
 }
+
+#[tokio::test]
+async fn what_a_service_can_be_split_by_is_read_off_the_descriptors() {
+    let descriptor = |key: &str, dimensions: &[&str]| {
+        let all: Vec<_> = dimensions.iter().map(|key| json!({"key": key, "type": "ENTITY"})).collect();
+        answer(
+            &format!("metrics/{key}"),
+            200,
+            json!({"metricId": key, "unit": "Count", "dimensionDefinitions": all}).to_string(),
+        )
+    };
+    let process = json!({"entities": [{"entityId": "PROCESS_GROUP_INSTANCE-1", "displayName": "checkout-7d9f", "properties": {"releasesVersion": "1.2"}}]});
+    let calculated = json!({"metrics": [
+        {"metricId": "calc:service.rt", "dimensionDefinitions": [{"key": "dt.entity.service"}, {"key": "dt.entity.process_group_instance"}]},
+        {"metricId": "calc:service.by_tenant", "dimensionDefinitions": [{"key": "dt.entity.service"}, {"key": "Tenant"}]},
+    ]});
+    let service = "dt.entity.service";
+    let tenant = Tenant::new(vec![
+        crate::server::entity(),
+        answer("entities", 200, process.to_string()),
+        descriptor("builtin:service.response.time", &[service]),
+        answer("metrics/builtin:service.errors.total.count", 404, "{}"),
+        descriptor("builtin:service.requestCount.total", &[service]),
+        descriptor("builtin:tech.generic.cpu.usage", &["dt.entity.process_group_instance"]),
+        answer("metrics", 200, calculated.to_string()),
+    ])
+    .await;
+    let name = |text: &str| vouch_proto::Name::new(text).unwrap();
+    let mut template = vouch_proto::template::golden_signals();
+    template.metrics.iter_mut().for_each(|metric| metric.host_query = None);
+    let splits = tenant.source.splits(&name("prod"), &name("checkout"), &template).await.unwrap();
+    assert_eq!(splits.processes[0].version.as_deref(), Some("1.2"));
+    let of = |name: &str| splits.metrics.iter().find(|metric| metric.name == name).unwrap();
+    assert_eq!(
+        (of("response_time").dimensions.as_deref(), of("response_time").tells_apart.len()),
+        (Ok(&["dt.entity.service".to_owned()][..]), 0)
+    );
+    assert!(of("error_count").dimensions.as_ref().unwrap_err().contains("has no metric"));
+    assert_eq!(of("cpu").tells_apart, ["dt.entity.process_group_instance"]);
+    assert_eq!(
+        splits.calculated.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+        ["calc:service.rt"]
+    );
+    tenant.asked();
+}

@@ -6,12 +6,22 @@ use crate::output;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use vouch_collector::rules::{Matching, Named};
-use vouch_collector::source::dynatrace::Dynatrace;
+use vouch_collector::source::dynatrace::{Dynatrace, MetricSplit, Splits};
+use vouch_proto::{Name, Templates};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     tenant: Choice,
+    /// Say for one service where data of each host, pod or version comes from, and where there is none.
+    #[arg(long, value_name = "SERVICE")]
+    explain: Option<String>,
+    /// The environment of the service to explain.
+    #[arg(long, value_name = "ENVIRONMENT", default_value = "prod")]
+    environment: String,
+    /// The template whose metrics are explained; its default.
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
     /// A table, or one JSON object.
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
@@ -24,10 +34,13 @@ enum Output {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Code {
-    let (tenant, source) = match arguments.tenant.open() {
+    let (tenant, source, templates) = match arguments.tenant.open_with_templates() {
         Ok(opened) => opened,
         Err(code) => return code,
     };
+    if let Some(service) = &arguments.explain {
+        return explain(&arguments, &source, (service, &templates)).await;
+    }
     let matching = match read(&source, &tenant.rules).await {
         Ok(matching) => matching,
         Err(failure) => {
@@ -40,6 +53,91 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
         Output::Json => output::line(&as_json(&matching).to_string()),
     }
     exit::OK
+}
+
+/// Explains one service.
+async fn explain(
+    arguments: &Arguments,
+    source: &Dynatrace,
+    (service, templates): (&str, &Templates),
+) -> Code {
+    let names =
+        Name::new(arguments.environment.clone()).and_then(|e| Ok((e, Name::new(service.to_owned())?)));
+    let asked = names.and_then(|names| Ok((names, templates.get(arguments.template.as_deref())?)));
+    let ((environment, name), template) = match asked {
+        Ok(asked) => asked,
+        Err(invalid) => {
+            output::error(&invalid.to_string());
+            return exit::USAGE;
+        }
+    };
+    match source.splits(&environment, &name, template).await {
+        Ok(splits) => {
+            match arguments.output {
+                Output::Table => output::line(&explained(&splits)),
+                Output::Json => output::line(&explained_json(&splits).to_string()),
+            }
+            exit::OK
+        }
+        Err(failure) => {
+            output::error(&failure.to_string());
+            exit::ERROR
+        }
+    }
+}
+
+fn explained_json(splits: &Splits) -> serde_json::Value {
+    let processes = splits
+        .processes
+        .iter()
+        .map(|p| json!({"entityId": p.entity_id, "name": p.name, "version": p.version}));
+    let metrics = splits.metrics.iter().map(|metric| {
+        json!({
+            "name": metric.name,
+            "key": metric.key,
+            "dimensions": metric.dimensions.as_ref().ok(),
+            "why": metric.dimensions.as_ref().err(),
+            "tellsApart": metric.tells_apart,
+        })
+    });
+    json!({
+        "entityId": splits.entity_id,
+        "processes": processes.collect::<Vec<_>>(),
+        "metrics": metrics.collect::<Vec<_>>(),
+        "calculated": splits.calculated.iter().map(|(key, dimensions)| json!({"key": key, "dimensions": dimensions})).collect::<Vec<_>>(),
+    })
+}
+
+/// For a person: each signal, what it can be split by, and what to do where it cannot.
+fn explained(splits: &Splits) -> String {
+    let mut text = format!("{}, run by {} processes", splits.entity_id, splits.processes.len());
+    for process in &splits.processes {
+        let version = process.version.as_ref().map(|v| format!(", version {v}")).unwrap_or_default();
+        text.push_str(&format!("\n  {} ({}{version})", process.name, process.entity_id));
+    }
+    for metric in &splits.metrics {
+        let says = match (&metric.dimensions, metric.tells_apart.is_empty()) {
+            (Err(why), _) => why.clone(),
+            (Ok(_), false) => format!("for each {}", metric.tells_apart.join(", ")),
+            (Ok(dimensions), true) => {
+                format!("for the service as a whole only: it has {}", dimensions.join(", "))
+            }
+        };
+        text.push_str(&format!("\n{:<26} {}\n  {says}", metric.name, metric.key));
+    }
+    let is_whole = |metric: &MetricSplit| metric.dimensions.is_ok() && metric.tells_apart.is_empty();
+    if splits.metrics.iter().any(is_whole) {
+        text.push_str("\nFor response times, errors and requests of each process a calculated service metric is needed:");
+        if splits.calculated.is_empty() {
+            text.push_str(
+                "\n  there is none. Settings > Server-side service monitoring > Calculated service metrics: split by process group instance",
+            );
+        }
+    }
+    for (key, dimensions) in &splits.calculated {
+        text.push_str(&format!("\n  {key}  by {}", dimensions.join(", ")));
+    }
+    text
 }
 
 /// What the rules make of the tenant's services; without rules their display names stand.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use vouch_collector::config::TenantSettings;
 use vouch_collector::metrics::Metrics;
 use vouch_collector::source::dynatrace::Dynatrace;
+use vouch_proto::Templates;
 use vouch_service::clock::SystemClock;
 use vouch_service::health::Health;
 use vouch_service::run::report_invalid;
@@ -37,16 +38,21 @@ pub(crate) struct Choice {
 impl Choice {
     /// Its settings and a client of it; or the code to end with, after it was said what is wrong.
     pub(super) fn open(&self) -> Result<(TenantSettings, Dynatrace), Code> {
-        let settings = self.read()?;
+        self.open_with_templates().map(|(tenant, source, _)| (tenant, source))
+    }
+
+    /// The same, and the templates of the settings.
+    pub(super) fn open_with_templates(&self) -> Result<(TenantSettings, Dynatrace, Templates), Code> {
+        let (settings, templates) = self.read()?;
         let source = Dynatrace::new(&settings, Arc::new(SystemClock), Health::default(), Metrics::default());
         let source = source.map_err(|e| {
             output::error(&format!("{e:#}"));
             exit::ERROR
         })?;
-        Ok((settings, source))
+        Ok((settings, source, templates))
     }
 
-    fn read(&self) -> Result<TenantSettings, Code> {
+    fn read(&self) -> Result<(TenantSettings, Templates), Code> {
         let (Some(url), Some(token_file)) = (&self.url, &self.token_file) else {
             if self.settings.is_none() {
                 output::error("name the tenant: --url and --token-file, or --settings");
@@ -56,7 +62,7 @@ impl Choice {
                 report_invalid(&invalid);
                 exit::USAGE
             })?;
-            return Ok(settings.collector.tenant);
+            return Ok((settings.collector.tenant, settings.collector.templates));
         };
         let refused = |messages: Vec<String>| {
             messages.iter().for_each(|message| output::error(message));
@@ -67,7 +73,7 @@ impl Choice {
         if let Some(file) = &self.ca_file {
             tenant.ca = certificates(file).map_err(|message| refused(vec![message]))?;
         }
-        Ok(tenant)
+        Ok((tenant, Templates::default()))
     }
 }
 

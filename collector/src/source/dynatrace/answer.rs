@@ -49,6 +49,26 @@ pub(super) struct Descriptor {
     pub(super) unit: Option<String>,
     #[serde(default)]
     pub(super) entity_type: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) metric_id: Option<String>,
+    #[serde(default)]
+    pub(super) dimension_definitions: Vec<DimensionDefinition>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct DimensionDefinition {
+    #[serde(default)]
+    pub(super) key: String,
+}
+
+/// A page of `GET /metrics`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MetricPage {
+    #[serde(default)]
+    pub(super) next_page_key: Option<String>,
+    #[serde(default)]
+    pub(super) metrics: Vec<Descriptor>,
 }
 
 /// A page of `GET /entities`.

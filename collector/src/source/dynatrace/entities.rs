@@ -3,7 +3,7 @@
 use super::answer::{Entity, EntityPage, TagItem};
 use super::batcher::Batcher;
 use super::client::{Call, Client};
-use super::selector::escape;
+use super::selector::{EntityKind, escape};
 use crate::config::ServiceMapping;
 use crate::rules::{Facts, Matching, Rule, Tag};
 use crate::source::topology::{Topology, Unrelated};
@@ -198,6 +198,20 @@ impl Entities {
         Ok(known.collect())
     }
 
+    /// What runs a service.
+    pub(super) async fn processes_of(&self, client: &Client, service: &str) -> Result<Vec<Process>, Failure> {
+        let Some(selector) = EntityKind::ProcessGroupInstance.selector(service) else {
+            return Ok(Vec::new());
+        };
+        let found = list_with(client, &selector, Some("+properties.releasesVersion")).await?;
+        let process = |e: Entity| Process {
+            entity_id: e.entity_id,
+            name: e.display_name,
+            version: e.properties.releases_version.filter(|version| !version.is_empty()),
+        };
+        Ok(found.into_iter().map(process).collect())
+    }
+
     /// Who calls whom, as it was at most ten minutes ago. Who asks meanwhile waits for the same answer.
     pub(super) async fn topology(&self, client: &Client) -> Result<Arc<Topology>, Failure> {
         let mut known = self.topology.lock().await;
@@ -288,6 +302,17 @@ fn describe(facts: &mut Facts, entity: &Entity) {
             }
         }
     }
+}
+
+/// A process that runs a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Of a process group instance.
+    pub entity_id: String,
+    /// Its display name: that of the pod, mostly.
+    pub name: String,
+    /// The version that Dynatrace detects.
+    pub version: Option<String>,
 }
 
 /// The services of some names.

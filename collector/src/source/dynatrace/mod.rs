@@ -13,6 +13,7 @@ mod normalise;
 mod query;
 mod refusal;
 mod selector;
+mod splits;
 mod surroundings;
 mod timeseries;
 mod token;
@@ -21,7 +22,9 @@ mod unit;
 pub use address::{base_url, fits};
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
+pub use entities::Process;
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
+pub use splits::{MetricSplit, Splits};
 pub use token::{SCOPES, TokenState, watch_token};
 
 use self::answer::{Descriptor, MetricData, MetricResult};
