@@ -96,7 +96,7 @@ impl Naming {
 /// Keeps the catalogue until `stop`: at the start every replica writes it, then the owner of one partition.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    naming: Naming,
+    namings: Vec<Naming>,
     owned: Owned,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -109,7 +109,7 @@ pub(crate) async fn run(
         if first || keeper {
             let refreshed = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                refreshed = refresh(&shared, &store, &naming, &mut written) => refreshed,
+                refreshed = refresh(&shared, &store, &namings, &mut written) => refreshed,
             };
             match refreshed {
                 Ok(services) => {
@@ -132,10 +132,16 @@ pub(crate) async fn run(
 async fn refresh(
     shared: &Shared,
     store: &kv::Store,
-    naming: &Naming,
+    namings: &[Naming],
     written: &mut BTreeMap<(Name, Name), (Entry, tokio::time::Instant)>,
 ) -> anyhow::Result<usize> {
-    let listed = naming.listed(&shared.source.services().await?);
+    let found = shared.source.services().await?;
+    let mut listed = Listed::new();
+    for (tenant, naming) in namings.iter().enumerate() {
+        let own: Vec<KnownService> =
+            found.iter().filter(|service| service.tenant == tenant).cloned().collect();
+        listed.extend(naming.listed(&own));
+    }
     written.retain(|names, _| listed.contains_key(names));
     for ((environment, service), entry) in &listed {
         let names = (environment.clone(), service.clone());
@@ -148,7 +154,9 @@ async fn refresh(
         written.insert(names, (entry.clone(), tokio::time::Instant::now()));
     }
     // Whoever asks for a service that is not listed yet must not be told that it is unknown before.
-    store.put(CATALOGUE_COMPLETE, Bytes::from(shared.source_name.clone())).await?;
+    let complete: Vec<&str> = shared.source_names.iter().map(|(_, name)| name.as_str()).collect();
+    let complete = complete.join(", ");
+    store.put(CATALOGUE_COMPLETE, Bytes::from(complete)).await?;
     Ok(listed.len())
 }
 
@@ -172,7 +180,7 @@ fn wire(shared: &Shared, names: &(Name, Name), entry: &Entry, now: Timestamp) ->
     v1::ServiceEntry {
         environment: names.0.to_string(),
         service: names.1.to_string(),
-        source: shared.source_name.clone(),
+        source: shared.source_name(&names.0).to_owned(),
         entity_id: entry.entity_id.clone(),
         seen_at: Some(now.into()),
         owner: text(&entry.owner),
@@ -194,6 +202,7 @@ mod tests {
             name: n.into(),
             entity_id: id.into(),
             facts: Facts::default(),
+            tenant: 0,
         };
         let mapping = |service: &str, environment: Option<&str>, entity_name: &str| ServiceMapping {
             service: name(service),

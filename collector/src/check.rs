@@ -1,6 +1,6 @@
 //! `vouch check --connect`: tries what collecting needs against the tenant, and says what is wrong.
 
-use crate::config::CollectorSettings;
+use crate::config::{CollectorSettings, TenantSettings};
 use crate::metrics::Metrics;
 use crate::source::MetricSource as _;
 use crate::source::dynatrace::Dynatrace;
@@ -11,17 +11,28 @@ use vouch_service::health::Health;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What was tried, e.g. `token`.
-    pub subject: &'static str,
+    pub subject: String,
     /// What was found, or what is wrong and what to do.
     pub result: Result<String, String>,
 }
 
 /// Tries the tenant's address, the token and its scopes, and the calls that collecting makes. Changes nothing.
 pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Finding> {
-    let tenant = &settings.tenant;
+    let mut all = Vec::new();
+    for tenant in &settings.tenants {
+        let name = if tenant.is_one_of_several { format!("{}: ", tenant.name) } else { String::new() };
+        let findings = check_tenant(tenant, clock.clone()).await;
+        all.extend(
+            findings.into_iter().map(|one| Finding { subject: format!("{name}{}", one.subject), ..one }),
+        );
+    }
+    all
+}
+
+async fn check_tenant(tenant: &TenantSettings, clock: SharedClock) -> Vec<Finding> {
     let source = match Dynatrace::new(tenant, clock, Health::default(), Metrics::default()) {
         Ok(source) => source,
-        Err(e) => return vec![Finding { subject: "client", result: Err(format!("{e:#}")) }],
+        Err(e) => return vec![Finding { subject: "client".to_owned(), result: Err(format!("{e:#}")) }],
     };
     let token = match source.token_state().await {
         Ok(state) => match (state.wrong, state.expires) {
@@ -32,23 +43,24 @@ pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Find
         Err(failure) => Err(failure.to_string()),
     };
     let answers = token.is_ok();
-    let mut findings = vec![Finding { subject: "token", result: token }];
+    let mut findings = vec![Finding { subject: "token".to_owned(), result: token }];
     if answers {
         let services = source.services().await;
         let result = services.map(|s| format!("{} are visible", s.len())).map_err(|e| e.to_string());
-        findings.push(Finding { subject: "services (entities.read)", result });
+        findings.push(Finding { subject: "services (entities.read)".to_owned(), result });
         let metrics = source.has_metric("builtin:service.response.time").await;
         let result = metrics.map(|()| "readable".to_owned()).map_err(|e| e.to_string());
-        findings.push(Finding { subject: "metrics (metrics.read)", result });
+        findings.push(Finding { subject: "metrics (metrics.read)".to_owned(), result });
         let problems = match source.has_problems().await {
             Ok(()) => "readable".to_owned(),
             Err(failure) => format!("left out of verdicts: {failure}"),
         };
-        findings.push(Finding { subject: "problems (problems.read, optional)", result: Ok(problems) });
+        findings
+            .push(Finding { subject: "problems (problems.read, optional)".to_owned(), result: Ok(problems) });
     }
     if let Some(skew) = source.clock_skew() {
         let result = skew.map(|seconds| format!("{seconds} s apart"));
-        findings.push(Finding { subject: "clock", result });
+        findings.push(Finding { subject: "clock".to_owned(), result });
     }
     findings
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vouch_proto::{SourceError, Templates, Timestamp, VerificationTemplate, Window, subject, v1};
+use vouch_proto::{Name, SourceError, Templates, Timestamp, VerificationTemplate, Window, subject, v1};
 use vouch_service::bucket::{self, Change};
 use vouch_service::clock::{self, SharedClock};
 use vouch_service::nats::Nats;
@@ -25,8 +25,8 @@ pub(crate) struct Shared {
     pub(crate) nats: Nats,
     pub(crate) clock: SharedClock,
     pub(crate) source: Arc<dyn MetricSource>,
-    /// Name of the source in batches.
-    pub(crate) source_name: String,
+    /// Names of the tenants in batches, by their environments.
+    pub(crate) source_names: Vec<(Option<Name>, String)>,
     pub(crate) pace: Pace,
     pub(crate) templates: Templates,
     pub(crate) collections: kv::Store,
@@ -205,6 +205,12 @@ fn asks(template: &VerificationTemplate, by_host: bool) -> Vec<MetricAsk> {
 }
 
 impl Shared {
+    /// Name of the tenant that holds an environment.
+    pub(crate) fn source_name(&self, environment: &Name) -> &str {
+        let held = self.source_names.iter().find(|(held, _)| held.as_ref() == Some(environment));
+        held.or_else(|| self.source_names.first()).map_or("", |(_, name)| name.as_str())
+    }
+
     /// Whether the verification has ended and no revision will follow: the rest of its window need not be asked for.
     async fn is_settled(&self, record: &CollectionRecord) -> bool {
         let key = subject::id_key(&record.verification_id);
@@ -292,7 +298,7 @@ impl Shared {
     }
 
     fn stamp<'a>(&'a self, record: &'a CollectionRecord) -> Stamp<'a> {
-        Stamp { record, source: &self.source_name, collected_at: self.clock.now() }
+        Stamp { record, source: self.source_name(&record.environment), collected_at: self.clock.now() }
     }
 
     async fn publish_baseline(

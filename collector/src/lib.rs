@@ -26,7 +26,9 @@ use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
+use crate::source::tenants::Tenants;
 use std::sync::Arc;
+use vouch_proto::Name;
 use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
 use vouch_service::lease::Leases;
 use vouch_service::run::Context;
@@ -41,11 +43,21 @@ const KIND: &str = "collector";
 pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     metrics.register(&context.health);
-    let tenant = &settings.tenant;
-    let source =
-        Arc::new(Dynatrace::new(tenant, context.clock.clone(), context.health.clone(), metrics.clone())?);
-    let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
-    context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
+    let mut sources: Vec<(Option<Name>, Arc<dyn MetricSource>)> = Vec::new();
+    for tenant in &settings.tenants {
+        let source =
+            Arc::new(Dynatrace::new(tenant, context.clock.clone(), context.health.clone(), metrics.clone())?);
+        let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
+        context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
+        sources.push((tenant.environment.clone(), source));
+    }
+    let source: Arc<dyn MetricSource> = match sources.as_slice() {
+        [(_, only)] => only.clone(),
+        several => {
+            let held = several.iter().filter_map(|(held, source)| Some((held.clone()?, source.clone())));
+            Arc::new(Tenants::new(held.collect()))
+        }
+    };
     build_with(settings, context, source, metrics).await
 }
 
@@ -77,7 +89,7 @@ pub async fn build_with(
         nats,
         clock,
         source,
-        source_name: settings.tenant.name.clone(),
+        source_names: settings.tenants.iter().map(|t| (t.environment.clone(), t.name.clone())).collect(),
         pace: settings.pace,
         templates: settings.templates,
         collections,
@@ -87,11 +99,14 @@ pub async fn build_with(
         misses: Misses::default(),
         metrics,
     });
-    let TenantSettings { environment, services: mappings, rules, .. } = settings.tenant;
-    let naming = Naming { environment, mappings, rules };
+    let naming = |tenant: TenantSettings| {
+        let TenantSettings { environment, services: mappings, rules, .. } = tenant;
+        Naming { environment, mappings, rules }
+    };
+    let namings: Vec<Naming> = settings.tenants.into_iter().map(naming).collect();
     tasks.spawn_vital("leases", leases.run(stop.clone()));
     tasks.spawn_vital("deployments", intake.run(stop.clone()));
-    tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), naming, owned.clone(), stop));
+    tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), namings, owned.clone(), stop));
     tasks.spawn_vital("collections", supervisor::run(shared, tasks.clone(), owned));
     Ok(())
 }

@@ -163,7 +163,7 @@ mod tests {
             value: (*value).into(),
         };
         let facts = Facts { tags: tags.iter().map(tag).collect(), ..Facts::default() };
-        KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts }
+        KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts, tenant: 0 }
     }
 
     #[test]

@@ -348,7 +348,7 @@ mod tests {
             value: (*value).into(),
         };
         let facts = Facts { tags: tags.iter().map(tag).collect(), ..Facts::default() };
-        KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts }
+        KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts, tenant: 0 }
     }
 
     fn pod(name: &str, app: &str, namespace: &str, cluster: &str) -> KnownService {

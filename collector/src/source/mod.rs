@@ -3,6 +3,7 @@
 pub mod dynatrace;
 mod failure;
 pub mod scripted;
+pub mod tenants;
 pub mod topology;
 
 pub use failure::{Failure, FailureKind};
@@ -122,6 +123,8 @@ pub struct KnownService {
     pub entity_id: String,
     /// What rules can name it by; nothing where no rule asks.
     pub facts: Facts,
+    /// Which of several tenants has it, from 0.
+    pub tenant: usize,
 }
 
 /// A source of series.

@@ -35,6 +35,7 @@ impl Scripted {
                 name: "checkout".into(),
                 entity_id: "SERVICE-1".into(),
                 facts: Facts::default(),
+                tenant: 0,
             }],
         }
     }

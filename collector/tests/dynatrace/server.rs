@@ -93,6 +93,7 @@ impl Tenant {
         std::fs::write(&token_file, "dt0c01.OLD.SECRET").unwrap();
         let mut settings = TenantSettings {
             name: "test".into(),
+            is_one_of_several: false,
             url: base_url(&format!("http://{address}/e/1/")).unwrap(),
             token: "dt0c01.OLD.SECRET".to_owned().into(),
             token_file: Some(token_file.clone()),

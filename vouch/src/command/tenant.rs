@@ -27,6 +27,9 @@ pub(crate) struct Choice {
     /// Take address and credential from the settings instead.
     #[arg(long, env = "VOUCH_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// Which tenant of the settings, where they name several.
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    tenant: Option<String>,
     /// Trust the authorities in this file (PEM) as well.
     #[arg(long, value_name = "FILE", requires = "url")]
     ca_file: Option<PathBuf>,
@@ -52,6 +55,21 @@ impl Choice {
         Ok((settings, source, templates))
     }
 
+    /// The tenant that is meant.
+    fn one_of(&self, tenants: Vec<TenantSettings>) -> Result<TenantSettings, Code> {
+        let names: Vec<String> = tenants.iter().map(|tenant| tenant.name.clone()).collect();
+        let mut tenants = tenants.into_iter();
+        let found = match &self.tenant {
+            Some(name) => tenants.find(|tenant| tenant.name == *name),
+            None if names.len() == 1 => tenants.next(),
+            None => None,
+        };
+        found.ok_or_else(|| {
+            output::error(&format!("--tenant: name one of {}", names.join(", ")));
+            exit::USAGE
+        })
+    }
+
     fn read(&self) -> Result<(TenantSettings, Templates), Code> {
         let (Some(url), Some(token_file)) = (&self.url, &self.token_file) else {
             if self.settings.is_none() {
@@ -62,7 +80,8 @@ impl Choice {
                 report_invalid(&invalid);
                 exit::USAGE
             })?;
-            return Ok((settings.collector.tenant, settings.collector.templates));
+            let templates = settings.collector.templates;
+            return Ok((self.one_of(settings.collector.tenants)?, templates));
         };
         let refused = |messages: Vec<String>| {
             messages.iter().for_each(|message| output::error(message));

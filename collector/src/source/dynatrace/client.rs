@@ -29,10 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const GRAIL_SCOPES: &str = "storage:buckets:read and storage:metrics:read";
 /// Seconds by which the clocks may differ: less than it takes a minute to settle.
 const MOST_SKEW: u64 = 60;
-/// The condition of readiness that the clocks decide.
-const CLOCK: &str = "dynatrace clock";
 /// The condition of readiness that calls decide.
-pub(super) const CONDITION: &str = "dynatrace";
+const CONDITION: &str = "dynatrace";
 
 /// One call: what is asked, and which scope it needs.
 #[derive(Debug, Clone)]
@@ -150,6 +148,12 @@ impl Client {
         &self.health
     }
 
+    /// The name of a condition of readiness: about the tenant, or a part of it; of several tenants with its name.
+    pub(super) fn condition(&self, part: &str) -> String {
+        let name = if self.settings.is_one_of_several { self.settings.name.as_str() } else { "" };
+        [CONDITION, name, part].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
     pub(super) fn token(&self) -> SecretString {
         self.credential.token()
     }
@@ -158,9 +162,9 @@ impl Client {
     pub(super) async fn send<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Failure> {
         let answer = self.send_aside(call).await;
         match &answer {
-            Ok(_) => self.health.ok(CONDITION),
+            Ok(_) => self.health.ok(&self.condition("")),
             Err(failure) if failure.kind.stops_readiness() => {
-                self.health.fails(CONDITION, failure.to_string());
+                self.health.fails(&self.condition(""), failure.to_string());
             }
             Err(_) => {}
         }
@@ -281,8 +285,8 @@ impl Client {
         *self.skew.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
         self.metrics.skew(skew);
         match skewed(skew) {
-            None => self.health.ok(CLOCK),
-            Some(message) => self.health.fails(CLOCK, message),
+            None => self.health.ok(&self.condition("clock")),
+            Some(message) => self.health.fails(&self.condition("clock"), message),
         }
     }
 

@@ -248,6 +248,7 @@ impl Entities {
                 name: e.display_name,
                 entity_id: e.entity_id,
                 facts: Facts::default(),
+                tenant: 0,
             };
             return Ok(list(client, "type(\"SERVICE\")").await?.into_iter().map(service).collect());
         }
@@ -279,7 +280,10 @@ fn described(entity: Entity) -> (String, KnownService) {
     let management_zones = entity.management_zones.iter().map(|zone| zone.name.clone()).collect();
     let mut facts = Facts { management_zones, ..Facts::default() };
     describe(&mut facts, &entity);
-    (entity.entity_id.clone(), KnownService { name: entity.display_name, entity_id: entity.entity_id, facts })
+    (
+        entity.entity_id.clone(),
+        KnownService { name: entity.display_name, entity_id: entity.entity_id, facts, tenant: 0 },
+    )
 }
 
 /// Adds what an entity says to what is known of a service. Of several processes the least value counts, so that the

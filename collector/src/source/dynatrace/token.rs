@@ -13,8 +13,6 @@ use vouch_service::clock::{self, SharedClock};
 
 /// The scopes that collecting needs.
 pub const SCOPES: [&str; 2] = ["metrics.read", "entities.read"];
-/// The condition of readiness that the token decides.
-const CONDITION: &str = "dynatrace token";
 /// Days before a token expires at which the log begins to say so.
 const EXPIRES_SOON_DAYS: u64 = 14;
 const AGAIN: Duration = Duration::from_secs(60);
@@ -56,12 +54,12 @@ async fn check(client: &Client) -> bool {
                     "the token expires soon; generate another one and replace collector.token_file"
                 );
             }
-            client.health().ok(CONDITION);
+            client.health().ok(&client.condition("token"));
             true
         }
         Ok(TokenState { wrong: Some(reason), .. }) => {
             tracing::error!(reason, "the token is not good enough");
-            client.health().fails(CONDITION, reason);
+            client.health().fails(&client.condition("token"), reason);
             false
         }
         Err(failure) => {

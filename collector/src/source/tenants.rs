@@ -1,0 +1,78 @@
+//! Several tenants as one source: each holds an environment.
+
+use super::{Ask, Bystander, Failure, FailureKind, KnownService, MetricSource, Reading};
+use async_trait::async_trait;
+use std::sync::Arc;
+use vouch_proto::{Name, Problem};
+
+/// Tenants by the environments that they hold.
+#[derive(Debug)]
+pub struct Tenants {
+    all: Vec<(Name, Arc<dyn MetricSource>)>,
+}
+
+impl Tenants {
+    /// Each with its environment, no two of which are the same.
+    #[must_use]
+    pub fn new(all: Vec<(Name, Arc<dyn MetricSource>)>) -> Self {
+        Self { all }
+    }
+
+    fn of(&self, environment: &Name) -> Result<&Arc<dyn MetricSource>, Failure> {
+        let found = self.all.iter().find(|(held, _)| held == environment);
+        found.map(|(_, source)| source).ok_or_else(|| {
+            let held: Vec<&str> = self.all.iter().map(|(held, _)| held.as_str()).collect();
+            let message = format!(
+                "no tenant holds environment `{environment}`; they hold {}; correct the deployment or collector.tenants",
+                held.join(", ")
+            );
+            Failure::new(FailureKind::OtherEnvironment, message)
+        })
+    }
+}
+
+#[async_trait]
+impl MetricSource for Tenants {
+    async fn read(&self, ask: &Ask) -> Result<Reading, Failure> {
+        self.of(&ask.environment)?.read(ask).await
+    }
+
+    async fn bystanders(&self, ask: &Ask, most: usize) -> Result<Vec<Bystander>, Failure> {
+        self.of(&ask.environment)?.bystanders(ask, most).await
+    }
+
+    async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
+        self.of(&ask.environment)?.problems(ask).await
+    }
+
+    async fn services(&self) -> Result<Vec<KnownService>, Failure> {
+        let mut all = Vec::new();
+        for (tenant, (_, source)) in self.all.iter().enumerate() {
+            // One that cannot be listed leaves the list incomplete, which must not be taken for all there is.
+            let found = source.services().await?;
+            all.extend(found.into_iter().map(|service| KnownService { tenant, ..service }));
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::Scripted;
+    use super::*;
+
+    #[tokio::test]
+    async fn each_environment_is_read_from_its_tenant() {
+        let name = |text: &str| Name::new(text).unwrap();
+        let source = || -> Arc<dyn MetricSource> {
+            Arc::new(Scripted::new(std::time::Duration::from_secs(60), |_, _| None))
+        };
+        let tenants = Tenants::new(vec![(name("prod"), source()), (name("test"), source())]);
+        let services = tenants.services().await.unwrap();
+        assert_eq!(services.iter().map(|service| service.tenant).collect::<Vec<_>>(), [0, 1]);
+        assert!(tenants.of(&name("test")).is_ok());
+        let failure = tenants.of(&name("stage")).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::OtherEnvironment);
+        assert!(failure.message.contains("they hold prod, test"), "{failure}");
+    }
+}
