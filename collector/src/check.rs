@@ -3,7 +3,7 @@
 use crate::config::{CollectorSettings, TenantSettings};
 use crate::metrics::Metrics;
 use crate::source::MetricSource as _;
-use crate::source::dynatrace::Dynatrace;
+use crate::source::dynatrace::{Dynatrace, TokenState};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
 
@@ -35,11 +35,12 @@ async fn check_tenant(tenant: &TenantSettings, clock: SharedClock) -> Vec<Findin
         Err(e) => return vec![Finding { subject: "client".to_owned(), result: Err(format!("{e:#}")) }],
     };
     let token = match source.token_state().await {
-        Ok(state) => match (state.wrong, state.expires) {
-            (Some(wrong), _) => Err(wrong),
-            (None, Some(expires)) => Ok(format!("valid, with the scopes that are needed; expires {expires}")),
-            (None, None) => Ok("valid as far as the tenant tells".to_owned()),
-        },
+        Ok(TokenState { wrong: Some(wrong), .. }) => Err(wrong),
+        Ok(TokenState { is_known: false, .. }) => Ok("the tenant cannot tell; the calls below do".to_owned()),
+        Ok(TokenState { expires, .. }) => {
+            let expires = expires.map(|when| format!("; expires {when}")).unwrap_or_default();
+            Ok(format!("valid, with the scopes that are needed{expires}"))
+        }
         Err(failure) => Err(failure.to_string()),
     };
     let answers = token.is_ok();

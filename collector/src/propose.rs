@@ -108,7 +108,11 @@ fn rules(services: &[KnownService]) -> Vec<Rule> {
         };
         parse(words).into_iter().filter(|one| useful(one)).collect()
     };
-    let name = names.into_iter().max_by(|a, b| covered(services, a).total_cmp(&covered(services, b)));
+    // Of those that most services have the first in the list.
+    let better = |best: Expression, one: Expression| {
+        if covered(services, &one) > covered(services, &best) { one } else { best }
+    };
+    let name = names.into_iter().reduce(better);
     let mut service: Vec<Expression> = name.into_iter().collect();
     service.push(Expression::Field("name"));
     vec![Rule {

@@ -216,3 +216,14 @@ async fn every_expression_has_its_own_unit() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_metric_that_does_not_exist_is_told_from_a_wrong_address() {
+    for (body, kind) in [
+        (r#"{"error":{"code":404,"message":"Metric with key 'a' not found."}}"#, FailureKind::UnknownMetric),
+        (r#"{"error":{"code":404,"message":"no such environment"}}"#, FailureKind::NotFound),
+    ] {
+        let tenant = Tenant::new(vec![answer("metrics/query", 404, body)]).await;
+        assert_eq!(tenant.source.query_series(&ask("a", None)).await.unwrap_err().kind, kind);
+    }
+}

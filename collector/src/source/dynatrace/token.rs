@@ -42,12 +42,14 @@ pub struct TokenState {
     pub expires: Option<String>,
     /// Whether that is soon.
     pub expires_soon: bool,
+    /// Whether the tenant was able to tell.
+    pub is_known: bool,
 }
 
 /// Whether the token is good, as far as the tenant tells; readiness says what is wrong.
 async fn check(client: &Client) -> bool {
     match look_up(client).await {
-        Ok(TokenState { wrong: None, expires, expires_soon }) => {
+        Ok(TokenState { wrong: None, expires, expires_soon, .. }) => {
             if expires_soon {
                 tracing::warn!(
                     expires,
@@ -93,7 +95,7 @@ fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
     let known =
         info.expiration_date.as_deref().and_then(|text| Some((text, text.parse::<Timestamp>().ok()?)));
     let Some((text, expires)) = known else {
-        return TokenState { wrong: wrong_with(info), ..TokenState::default() };
+        return TokenState { wrong: wrong_with(info), is_known: true, ..TokenState::default() };
     };
     let days = expires.since(now).as_secs() / 86_400;
     let expired = (expires <= now).then(|| {
@@ -103,6 +105,7 @@ fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
         wrong: wrong_with(info).or(expired),
         expires: Some(format!("{text}, in {days} days")),
         expires_soon: days < EXPIRES_SOON_DAYS,
+        is_known: true,
     }
 }
 
@@ -155,6 +158,6 @@ mod tests {
         assert_eq!((soon.wrong, soon.expires_soon), (None, true));
         assert_eq!(soon.expires.as_deref(), Some("2026-11-20T13:00:00.000Z, in 2 days"));
         assert!(of("2026-11-18T11:00:00.000Z").wrong.unwrap().contains("has expired"));
-        assert_eq!(of("some day"), TokenState::default());
+        assert_eq!(of("some day"), TokenState { is_known: true, ..TokenState::default() });
     }
 }

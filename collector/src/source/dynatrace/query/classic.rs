@@ -6,7 +6,9 @@ use crate::source::dynatrace::answer::{DataSeries, MetricData, MetricResult};
 use crate::source::dynatrace::client::Call;
 use crate::source::dynatrace::selector::{Chain, expressions};
 use crate::source::dynatrace::unit::{Conversion, conversion};
-use crate::source::dynatrace::{Dynatrace, SCOPE, builtin, general_failure, normalise, spacing_minutes};
+use crate::source::dynatrace::{
+    Dynatrace, SCOPE, builtin, general_failure, missing_metric, normalise, spacing_minutes,
+};
 use crate::source::{Failure, FailureKind};
 use std::collections::BTreeMap;
 use vouch_proto::Timestamp;
@@ -42,7 +44,12 @@ impl Dynatrace {
         query.extend(ask.resolution.clone().map(|resolution| ("resolution", resolution)));
         query.extend(entities.clone().map(|selector| ("entitySelector", selector)));
         query.extend(management_zones.clone().map(|selector| ("mzSelector", selector)));
-        let data: MetricData = self.client.send(&Call::get(&["metrics", "query"], query, SCOPE)).await?;
+        let answer = self.client.send(&Call::get(&["metrics", "query"], query, SCOPE)).await;
+        let data: MetricData = answer.map_err(|failure: Failure| {
+            // A wrong address is not found either, but nothing there speaks of metrics.
+            let names_one = failure.message.to_lowercase().contains("metric with key");
+            if names_one { missing_metric(failure, selector) } else { failure }
+        })?;
         let asked = expressions(selector);
         let mut all = Vec::new();
         for (i, result) in data.result.iter().enumerate() {

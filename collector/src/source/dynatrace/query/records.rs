@@ -2,6 +2,7 @@
 
 use super::{Query, QueryAsk, QuerySeries, Slot};
 use crate::source::dynatrace::Dynatrace;
+use crate::source::dynatrace::credential::Scheme;
 use crate::source::dynatrace::grail::{DqlAsk, DqlResult};
 use crate::source::dynatrace::unit::conversion;
 use crate::source::{Failure, FailureKind};
@@ -37,7 +38,7 @@ impl Dynatrace {
         let Query::Dql { query, scan_limit_gb, patience } = &ask.query else { return Ok(Vec::new()) };
         let (scan_limit_gb, patience) = (*scan_limit_gb, *patience);
         let dql = DqlAsk { query, from: ask.from.at, to: ask.to.at, scan_limit_gb, patience };
-        let result = self.dql(&dql).await?;
+        let result = self.dql(&dql).await.map_err(|failure| self.with_hint(failure))?;
         if result.records.is_empty() {
             let message = "the query has no record in this time; check its filters, and whether anything was written then";
             let failure = result.incomplete().unwrap_or_else(|| Failure::new(FailureKind::NoData, message));
@@ -55,6 +56,24 @@ impl Dynatrace {
             }
         }
         Ok(all)
+    }
+}
+
+impl Dynatrace {
+    /// A refusal of a token that Grail takes in no case says so.
+    fn with_hint(&self, failure: Failure) -> Failure {
+        let refused = matches!(
+            failure.kind,
+            FailureKind::Unauthorized | FailureKind::Forbidden | FailureKind::NotFound
+        );
+        if !refused || self.client.scheme() == Scheme::Bearer {
+            return failure;
+        }
+        let message = format!(
+            "Grail takes no access token (dt0c01...); use a platform token (dt0s16...) or OAuth on https://<id>.apps.dynatrace.com ({})",
+            failure.message
+        );
+        Failure { message, ..failure }
     }
 }
 
