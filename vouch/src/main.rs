@@ -8,7 +8,9 @@ mod output;
 mod settings;
 
 use clap::{Parser, Subcommand};
-use command::{budget, check, demo, explain, init, judge, query, services, simulate, up, verify, watch};
+use command::{
+    budget, check, demo, explain, init, judge, plan, query, services, simulate, up, verify, watch,
+};
 use std::process::ExitCode;
 
 /// Did this change make the service worse?
@@ -39,6 +41,8 @@ enum Command {
     Init(init::Arguments),
     /// Show which services of the tenant have which name, which are ambiguous, and which have none, and why.
     Services(services::Arguments),
+    /// Count the calls that collecting will make, without making one.
+    Plan(plan::Arguments),
     /// Serve a simulated Dynatrace tenant, to try Vouch or automations of your own against.
     Simulate(simulate::Arguments),
     /// Run one query against Dynatrace as the collector would, and print its series.
@@ -83,6 +87,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Budget(arguments) => budget::run(arguments).await,
         Command::Init(arguments) => init::run(arguments).await,
         Command::Services(arguments) => services::run(arguments).await,
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Simulate(arguments) => simulate::run(arguments).await,
         Command::Query(arguments) => query::run(*arguments).await,
         Command::Check(arguments) => check::run(arguments).await,

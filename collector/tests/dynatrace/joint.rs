@@ -155,3 +155,21 @@ async fn what_spoils_a_shared_call_is_asked_for_alone_and_the_others_are_read() 
     }
     assert_eq!(tenant.asked().len(), 5, "each call serves both");
 }
+
+#[tokio::test]
+async fn a_count_without_events_is_zero_for_each_service_as_it_is_for_one() {
+    let key = "builtin:service.errors.total.count";
+    let query = format!("{key}:splitBy():value:default(0,always)");
+    let all = json!([series("dt.entity.service", "SERVICE-A", json!([3, 0, 1]))]);
+    let alone = json!([]);
+    let tenant = tenant(vec![unit(key, "Count"), data(&[all]), data(&[alone])]).await;
+    tenant.source.has_metric(key).await.unwrap();
+    let metrics = [("errors", query.as_str(), "count")];
+    let (a, b) = (of("a", &metrics, (-5, -2)), of("b", &metrics, (-5, -2)));
+    let (a, c) = tokio::join!(tenant.source.read(&a), tenant.source.read(&b));
+    assert_eq!(a.unwrap().chunks[0].series[0].samples, [Some(3.0), Some(0.0), Some(1.0)]);
+    assert_eq!(c.unwrap().chunks[0].series[0].samples, [Some(0.0); 3]);
+    let alone = tenant.source.read(&b).await.unwrap();
+    assert_eq!(alone.chunks[0].series[0].samples, [Some(0.0); 3]);
+    tenant.asked();
+}

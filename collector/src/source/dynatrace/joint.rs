@@ -3,7 +3,7 @@
 use super::answer::{DataSeries, MetricData, MetricResult};
 use super::client::Call;
 use super::selector::{EntityKind, escape, split_by_service};
-use super::surroundings::service_of;
+use super::surroundings::{is_zero_by_default, service_of};
 use super::{Dynatrace, Prepared, SCOPE};
 use crate::source::{Failure, FailureKind};
 use futures::future::join_all;
@@ -32,6 +32,8 @@ pub(super) struct JointForm {
     pub(super) selector: String,
     /// Where processes were told apart that are meant together.
     pub(super) merge: Option<Merge>,
+    /// A service without a series has zeros: what `:default(0,always)` says of an empty split alone.
+    pub(super) zero: bool,
 }
 
 /// What is asked for together: selectors of like entities.
@@ -49,15 +51,15 @@ pub(super) struct Part {
 impl JointForm {
     /// Of a query; `None` where its services cannot be told apart.
     pub(super) fn of(query: &str, kind: EntityKind, by_host: bool) -> Option<Self> {
-        let plain = |selector: &str| Some(Self { selector: selector.to_owned(), merge: None });
+        let plain = |selector: &str| Some(Self { selector: selector.to_owned(), merge: None, zero: false });
         match kind {
             EntityKind::Service if query.contains(":splitBy()") => {
                 super::selector::metric_key(query)?;
-                if query.contains(":default(") {
-                    // Zeros are filled in for an empty split alone.
+                if query.contains(":default(") && !is_zero_by_default(query) {
                     return None;
                 }
-                plain(&split_by_service(query))
+                let form = plain(&split_by_service(query))?;
+                Some(Self { zero: is_zero_by_default(query), ..form })
             }
             EntityKind::Service if query.contains(SERVICE_SPLIT) => plain(query),
             // Calculated service metrics have the service beside what they are split by.
@@ -86,7 +88,7 @@ impl JointForm {
         };
         super::selector::metric_key(query)?;
         let selector = format!("{before}:splitBy(\"{INSTANCE}\"):{aggregation}");
-        Some(Self { selector, merge: Some(merge) })
+        Some(Self { selector, merge: Some(merge), zero: false })
     }
 }
 
@@ -279,6 +281,8 @@ mod tests {
             form("builtin:service.response.time:splitBy():avg", service, false),
             Some(("builtin:service.response.time:splitBy(\"dt.entity.service\"):avg".to_owned(), None))
         );
+        let zero = JointForm::of("a:splitBy():value:default(0,always)", service, false).unwrap();
+        assert!(zero.zero && zero.selector.starts_with("a:splitBy(\"dt.entity.service\")"), "{zero:?}");
         let ratio = "a:splitBy(\"dt.entity.service\"):value / b:splitBy(\"dt.entity.service\"):value";
         assert_eq!(form(ratio, service, false), Some((ratio.to_owned(), None)));
         assert_eq!(
@@ -298,7 +302,7 @@ mod tests {
         );
         for (query, kind, by_host) in [
             ("a:splitBy():value / b:splitBy():value", service, false),
-            ("a:splitBy():value:default(0,always)", service, false),
+            ("a:splitBy():value:default(1,always)", service, false),
             ("builtin:service.response.time:avg", service, false),
             ("builtin:tech.generic.cpu.usage:splitBy():percentile(95)", process, false),
             ("builtin:tech.generic.cpu.usage:splitBy(\"dt.entity.host\"):avg", process, true),

@@ -10,6 +10,7 @@ mod entities;
 mod grail;
 mod joint;
 mod normalise;
+mod plan;
 mod query;
 mod refusal;
 mod selector;
@@ -23,6 +24,7 @@ pub use address::{base_url, fits};
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
+pub use plan::{Load, PlannedCalls, plan};
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
 pub use splits::{MetricSplit, Splits};
 pub use token::{SCOPES, TokenState, watch_token};
@@ -243,13 +245,19 @@ impl Dynatrace {
         let grid = grid(ask, &data);
         let general = general_failure(&data);
         for (query, result) in some.iter().zip(&data.result) {
+            let is_zero = result.data.is_empty() && query.joint.as_ref().is_some_and(|form| form.zero);
             let read = match (&general, &grid) {
                 (Some(failure), _) => Err(failure.clone()),
                 (None, Err(failure)) => Err(failure.clone()),
                 (None, Ok(grid)) => normalise::series(query.ask, result, grid, &query.conversion, &names),
             };
             match (read, &grid) {
-                (Ok(series), Ok(grid)) => add(reading, grid, series),
+                (Ok(mut series), Ok(grid)) => {
+                    if is_zero {
+                        series.iter_mut().flat_map(|one| &mut one.samples).for_each(|v| *v = Some(0.0));
+                    }
+                    add(reading, grid, series);
+                }
                 (Err(failure), _) => reading.refused.push((query.ask.name.clone(), failure)),
                 (Ok(_), Err(_)) => {}
             }

@@ -188,7 +188,7 @@ fn of_each_service(ask: &MetricAsk) -> Option<MetricAsk> {
 }
 
 /// Whether a series that is absent stands for zeros.
-fn is_zero_by_default(query: &str) -> bool {
+pub(super) fn is_zero_by_default(query: &str) -> bool {
     query.replace(' ', "").contains(":default(0")
 }
 
