@@ -36,6 +36,7 @@ pub struct Metrics {
     lag: Histogram,
     open: Gauge,
     skew: Gauge,
+    concurrency: Gauge,
 }
 
 impl Default for Metrics {
@@ -50,6 +51,7 @@ impl Default for Metrics {
             lag: Histogram::new(exponential_buckets(0.5, 2.0, 12)),
             open: Gauge::default(),
             skew: Gauge::default(),
+            concurrency: Gauge::default(),
         }
     }
 }
@@ -67,6 +69,8 @@ impl Metrics {
             r.register("missed_surroundings", missed, self.missed_around.clone());
             r.register("batches", "Messages published", self.batches.clone());
             r.register("lag_seconds", "From a minute being settled to its being published", self.lag.clone());
+            let concurrency = "Calls at once that the source is asked at most, now";
+            r.register("source_concurrency", concurrency, self.concurrency.clone());
             let skew = "By how much the source's clock is ahead of the machine's";
             r.register("source_clock_skew_seconds", skew, self.skew.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
@@ -99,6 +103,11 @@ impl Metrics {
     /// Notes how long after it was settled a minute was published, in the injected clock's time.
     pub(crate) fn lag(&self, lag: Duration) {
         self.lag.observe(lag.as_secs_f64());
+    }
+
+    /// Notes how many calls at once the source is asked.
+    pub(crate) fn concurrency(&self, calls: usize) {
+        self.concurrency.set(i64::try_from(calls).unwrap_or(i64::MAX));
     }
 
     /// Notes by how many seconds the source's clock is ahead of the machine's.

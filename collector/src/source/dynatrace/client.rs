@@ -2,6 +2,7 @@
 
 use super::address::{Api, endpoint, is_in_the_clear};
 use super::credential::{Credential, Scheme};
+use super::pressure::Pressure;
 use super::refusal::{is_web_page, refusal, web_page};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
@@ -13,7 +14,6 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 use vouch_proto::Timestamp;
 use vouch_service::clock::{self, Clock as _, SharedClock, SystemClock};
 use vouch_service::health::Health;
@@ -85,7 +85,7 @@ pub(super) struct Client {
     clock: SharedClock,
     health: Health,
     metrics: Metrics,
-    permits: Semaphore,
+    pressure: Pressure,
     blocked_until: Mutex<Option<Timestamp>>,
     /// How far the tenant's clock is ahead of the machine's, in seconds; as its answers are stamped.
     skew: Mutex<Option<i64>>,
@@ -130,7 +130,7 @@ impl Client {
             clock,
             health,
             metrics,
-            permits: Semaphore::new(settings.concurrency),
+            pressure: Pressure::new(settings.concurrency),
             blocked_until: Mutex::default(),
             skew: Mutex::default(),
         })
@@ -187,6 +187,9 @@ impl Client {
         let mut attempt = 1;
         loop {
             self.wait_while_blocked(begun).await?;
+            if let Some(failure) = self.pressure.closed(self.clock.now()) {
+                return Err(failure);
+            }
             let failure = match self.once(call).await {
                 Ok(body) => return Ok(body),
                 Err(failure) => failure,
@@ -236,11 +239,13 @@ impl Client {
     }
 
     async fn once(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
-        let _permit = self.permits.acquire().await.map_err(|_| closed())?;
+        let _turn = self.pressure.turn().await.ok_or_else(closed)?;
         let begun = Instant::now();
         let answer = self.exchange(call).await;
         let outcome = answer.as_ref().map_or_else(|e| e.kind.as_str(), |_| "ok");
         let bytes = answer.as_ref().map_or(0, Vec::len);
+        let limit = self.pressure.note(answer.as_ref().map(|_| ()), self.clock.now());
+        self.metrics.concurrency(limit);
         self.metrics.call(&call.label(), outcome, (bytes, begun.elapsed()));
         answer
     }

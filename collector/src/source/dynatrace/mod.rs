@@ -11,6 +11,7 @@ mod grail;
 mod joint;
 mod normalise;
 mod plan;
+mod pressure;
 mod query;
 mod refusal;
 mod selector;
