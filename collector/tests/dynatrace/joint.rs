@@ -173,3 +173,57 @@ async fn a_count_without_events_is_zero_for_each_service_as_it_is_for_one() {
     assert_eq!(alone.chunks[0].series[0].samples, [Some(0.0); 3]);
     tenant.asked();
 }
+
+#[tokio::test]
+async fn a_call_that_fails_is_no_failure_of_the_services_in_another() {
+    let names: Vec<String> = (0..70).map(|i| format!("s{i:02}")).collect();
+    let forbidden = answer("metrics/query", 403, "{}");
+    let script = vec![unit("builtin:service.response.time", "MicroSecond"), forbidden, data(&[json!([])])];
+    let tenant = Tenant::with(script, |settings| {
+        settings.services = names
+            .iter()
+            .map(|name| ServiceMapping {
+                service: Name::new(name.clone()).unwrap(),
+                environment: None,
+                entity_id: Some(format!("SERVICE-{name}")),
+                entity_name: None,
+            })
+            .collect();
+    })
+    .await;
+    tenant.source.has_metric("builtin:service.response.time").await.unwrap();
+    let asks: Vec<Ask> =
+        names.iter().map(|name| of(name, &[("rt", RESPONSE_TIME, "ms")], (-5, -2))).collect();
+    let read = futures::future::join_all(asks.iter().map(|ask| tenant.source.read(ask))).await;
+    let failed = read.iter().filter(|reading| reading.is_err()).count();
+    assert!(failed == 2 || failed == 68, "{failed} of 70, in two calls");
+    tenant.asked();
+}
+
+#[tokio::test]
+async fn a_process_that_has_just_begun_is_looked_up_again_until_it_runs_something() {
+    let process = |values| series("dt.entity.process_group_instance", "PROCESS_GROUP_INSTANCE-1", values);
+    let runs = |services: &[&str]| {
+        let on: Vec<Value> = services.iter().map(|id| json!({"id": id, "type": "SERVICE"})).collect();
+        let one = json!({"entityId": "PROCESS_GROUP_INSTANCE-1", "displayName": "a-1", "toRelationships": {"runsOnProcessGroupInstance": on}});
+        answer("entities", 200, json!({"entities": [one]}).to_string())
+    };
+    let measured = || data(&[json!([process(json!([1, 2, 3]))])]);
+    let script = vec![
+        unit("builtin:tech.generic.cpu.usage", "Percent"),
+        measured(),
+        runs(&[]),
+        measured(),
+        runs(&["SERVICE-A"]),
+    ];
+    let tenant = tenant(script).await;
+    tenant.source.has_metric("builtin:tech.generic.cpu.usage").await.unwrap();
+    let (a, b) =
+        (of("a", &[("cpu", CPU, "percent")], (-5, -2)), of("b", &[("cpu", CPU, "percent")], (-5, -2)));
+    let both = || async { tokio::join!(tenant.source.read(&a), tenant.source.read(&b)).0.unwrap() };
+    assert_eq!(both().await.chunks[0].series[0].samples, [None; 3]);
+    // A minute of this clock is a fifth of a second.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(both().await.chunks[0].series[0].samples, [Some(1.0), Some(2.0), Some(3.0)]);
+    tenant.asked();
+}

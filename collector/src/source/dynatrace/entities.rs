@@ -16,6 +16,8 @@ use vouch_proto::{Name, Timestamp, Window};
 const SCOPE: &str = "entities.read";
 /// How long an id that was found for a name is used.
 const FRESH: Duration = Duration::from_secs(10 * 60);
+/// The same for a process that runs no service.
+const UNRELATED_FRESH: Duration = Duration::from_secs(60);
 /// Most names that are remembered of each sort.
 const REMEMBERED: usize = 50_000;
 /// Most pages of one list: far more than a tenant has, so that a page key that repeats ends.
@@ -31,6 +33,9 @@ const FEW_PROCESSES: usize = 300;
 /// The field that says whom an entity calls.
 const CALLS: &str = "+fromRelationships.calls";
 
+/// The services that a process runs, and when that was looked up.
+type Owned = (Arc<Vec<String>>, Timestamp);
+
 /// What is known of the tenant's entities.
 #[derive(Debug, Default)]
 pub(super) struct Entities {
@@ -42,8 +47,8 @@ pub(super) struct Entities {
     /// Looks up who is named so, for all that ask at once.
     finding: Batcher<(), Vec<Entity>>,
     names: Mutex<BTreeMap<String, String>>,
-    /// Services by the process that runs them.
-    owners: Mutex<BTreeMap<String, Arc<Vec<String>>>>,
+    /// Services by the process that runs them, and when that was looked up.
+    owners: Mutex<BTreeMap<String, Owned>>,
     looking: tokio::sync::Mutex<()>,
     topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
 }
@@ -169,7 +174,13 @@ impl Entities {
         let _turn = self.looking.lock().await;
         let unknown: Vec<&str> = {
             let known = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            processes.iter().copied().filter(|id| !known.contains_key(*id)).collect()
+            let is_known = |id: &&str| {
+                // A process that has just begun may not be related to its service yet.
+                let fresh =
+                    |services: &Vec<String>| if services.is_empty() { UNRELATED_FRESH } else { FRESH };
+                known.get(*id).is_some_and(|(services, at)| client.now().since(*at) < fresh(services))
+            };
+            processes.iter().copied().filter(|id| !is_known(id)).collect()
         };
         let mut found = Vec::new();
         if unknown.len() > FEW_PROCESSES {
@@ -185,16 +196,17 @@ impl Entities {
         if owners.len() >= REMEMBERED {
             owners.clear();
         }
-        // Nobody is asked for again whom the tenant does not know.
-        owners.extend(unknown.iter().map(|id| ((*id).to_owned(), Arc::default())));
+        // What the tenant does not know runs nothing, for now.
+        let now = client.now();
+        owners.extend(unknown.iter().map(|id| ((*id).to_owned(), (Arc::default(), now))));
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         for process in found {
             let services = process.to_relationships.runs_on_process_group_instance;
             let services = services.into_iter().map(|service| service.id).collect();
-            owners.insert(process.entity_id.clone(), Arc::new(services));
+            owners.insert(process.entity_id.clone(), (Arc::new(services), now));
             names.insert(process.entity_id, process.display_name);
         }
-        let known = processes.iter().filter_map(|id| Some(((*id).to_owned(), owners.get(*id)?.clone())));
+        let known = processes.iter().filter_map(|id| Some(((*id).to_owned(), owners.get(*id)?.0.clone())));
         Ok(known.collect())
     }
 

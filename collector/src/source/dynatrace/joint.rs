@@ -39,13 +39,17 @@ pub(super) struct JointForm {
 /// What is asked for together: selectors of like entities.
 pub(super) type Key = (EntityKind, Vec<String>);
 
+/// Services by the process that runs them.
+type Owners = BTreeMap<String, Arc<Vec<String>>>;
+
 /// The answer of one call, and the services that it was about.
 #[derive(Debug)]
 pub(super) struct Part {
     services: BTreeSet<String>,
-    pub(super) data: MetricData,
+    /// One call that fails is no failure of the others.
+    pub(super) data: Result<MetricData, Failure>,
     /// Where processes were told apart: the services that they run.
-    owners: BTreeMap<String, Arc<Vec<String>>>,
+    owners: Owners,
 }
 
 impl JointForm {
@@ -112,7 +116,7 @@ impl Dynatrace {
                 let part = part.ok_or_else(|| {
                     Failure::new(FailureKind::BadAnswer, "a service was left out of its call")
                 })?;
-                part.own(service, kind)
+                part.own(service, kind)?
             }
             None => {
                 let selectors: Vec<&str> = some.iter().map(|q| q.alone().as_str()).collect();
@@ -138,18 +142,28 @@ impl Dynatrace {
             async move {
                 let members: Vec<String> = members.into_iter().collect();
                 let calls = members.chunks(SERVICES_PER_CALL).map(|some| self.part(key, some, hull));
-                join_all(calls).await.into_iter().collect()
+                Ok(join_all(calls).await)
             }
         };
         Ok(self.joint.join(&key, (services, window), run).await)
     }
 
-    async fn part(
+    async fn part(&self, key: &Key, services: &[String], window: Window) -> Part {
+        let read = self.told_apart(key, services, window).await;
+        let (data, owners) = match read {
+            Ok((data, owners)) => (Ok(data), owners),
+            Err(failure) => (Err(failure), BTreeMap::new()),
+        };
+        Part { services: services.iter().cloned().collect(), data, owners }
+    }
+
+    /// One call about several services, and who runs on the processes that it names.
+    async fn told_apart(
         &self,
         (kind, selectors): &Key,
         services: &[String],
         window: Window,
-    ) -> Result<Part, Failure> {
+    ) -> Result<(MetricData, Owners), Failure> {
         let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
         let data = self.metric_data(window, kind.selector_of(services), &selectors).await?;
         let mut owners = BTreeMap::new();
@@ -158,7 +172,7 @@ impl Dynatrace {
             let seen = data.result.iter().flat_map(|r| &r.data).filter_map(instance_of).collect();
             owners = self.entities.services_of(&self.client, &seen).await?;
         }
-        Ok(Part { services: services.iter().cloned().collect(), data, owners })
+        Ok((data, owners))
     }
 
     /// One call of `metrics/query`.
@@ -190,7 +204,7 @@ impl Dynatrace {
 
 impl Part {
     /// What the call answered about one of its services.
-    fn own(&self, service: &str, kind: EntityKind) -> MetricData {
+    fn own(&self, service: &str, kind: EntityKind) -> Result<MetricData, Failure> {
         let is_own = |data: &DataSeries| match kind {
             _ if self.services.len() == 1 => true,
             EntityKind::Service => service_of(data) == Some(service),
@@ -199,27 +213,27 @@ impl Part {
                 owner.is_some_and(|services| services.iter().any(|one| one == service))
             }
         };
-        self.of(is_own)
+        Ok(only(self.data.as_ref().map_err(Clone::clone)?, is_own))
     }
 
     /// Whether it was asked about a service.
     pub(super) fn is_about(&self, service: &str) -> bool {
         self.services.contains(service)
     }
+}
 
-    /// The series that are wanted.
-    fn of(&self, wanted: impl Fn(&DataSeries) -> bool) -> MetricData {
-        let result = |result: &MetricResult| MetricResult {
-            metric_id: result.metric_id.clone(),
-            warnings: result.warnings.clone(),
-            data: result.data.iter().filter(|data| wanted(data)).cloned().collect(),
-        };
-        MetricData {
-            next_page_key: self.data.next_page_key.clone(),
-            resolution: self.data.resolution.clone(),
-            warnings: self.data.warnings.clone(),
-            result: self.data.result.iter().map(result).collect(),
-        }
+/// The series that are wanted.
+fn only(data: &MetricData, wanted: impl Fn(&DataSeries) -> bool) -> MetricData {
+    let result = |result: &MetricResult| MetricResult {
+        metric_id: result.metric_id.clone(),
+        warnings: result.warnings.clone(),
+        data: result.data.iter().filter(|data| wanted(data)).cloned().collect(),
+    };
+    MetricData {
+        next_page_key: data.next_page_key.clone(),
+        resolution: data.resolution.clone(),
+        warnings: data.warnings.clone(),
+        result: data.result.iter().map(result).collect(),
     }
 }
 

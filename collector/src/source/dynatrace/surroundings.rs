@@ -92,11 +92,12 @@ impl Dynatrace {
         (some, part): (&[Prepared<'_>], &Part),
         readings: &mut BTreeMap<&'u str, Reading>,
     ) -> Result<(), Failure> {
-        if let Some(failure) = general_failure(&part.data) {
+        let data = part.data.as_ref().map_err(Clone::clone)?;
+        if let Some(failure) = general_failure(data) {
             return Err(failure);
         }
-        let grid = grid(ask, &part.data)?;
-        for (query, result) in some.iter().zip(&part.data.result) {
+        let grid = grid(ask, data)?;
+        for (query, result) in some.iter().zip(&data.result) {
             for one in unrelated.values().filter(|one| part.is_about(&one.id)) {
                 let own = result.data.iter().filter(|data| service_of(data) == Some(one.id.as_str()));
                 let own = MetricResult {
