@@ -241,6 +241,11 @@ fn progress(answer: Answer) -> Result<Progress, Failure> {
     }
 }
 
+/// The result that an answer holds, whatever its state.
+pub(super) fn result_of(body: &[u8]) -> Option<DqlResult> {
+    serde_json::from_slice::<Answer>(body).ok()?.result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ mod plan;
 mod pressure;
 mod query;
 mod refusal;
+mod robustness;
 mod selector;
 mod splits;
 mod surroundings;
@@ -27,6 +28,7 @@ pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
 pub use plan::{Load, PlannedCalls, plan};
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
+pub use robustness::read_anything;
 pub use splits::{MetricSplit, Splits};
 pub use token::{SCOPES, TokenState, watch_token};
 
@@ -312,7 +314,7 @@ fn grid(ask: &Ask, data: &MetricData) -> Result<Grid, Failure> {
 fn spacing_minutes(data: &MetricData) -> Option<i64> {
     let series = data.result.iter().flat_map(|r| &r.data);
     let mut spacings =
-        series.flat_map(|d| d.timestamps.iter().zip(d.timestamps.iter().skip(1)).map(|(a, b)| b - a));
+        series.flat_map(|d| d.timestamps.iter().zip(d.timestamps.iter().skip(1)).map(|(a, b)| b.saturating_sub(*a)));
     let first = spacings.next().filter(|ms| *ms > 0 && ms % 60_000 == 0)?;
     spacings.all(|ms| ms == first).then_some(first / 60_000)
 }

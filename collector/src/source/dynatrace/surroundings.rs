@@ -200,7 +200,7 @@ pub(super) fn service_of(data: &DataSeries) -> Option<&str> {
 }
 
 /// What a problem says; `None` where its times make no sense. `seen_at` is the end of the window that it was asked for.
-fn problem(item: ProblemItem, service: &str, seen_at: Timestamp) -> Option<Problem> {
+pub(super) fn problem(item: ProblemItem, service: &str, seen_at: Timestamp) -> Option<Problem> {
     let started_at = Timestamp::from_millis(item.start_time);
     // An open problem ends at -1.
     let ended_at = item.end_time.filter(|end| *end > 0).map(Timestamp::from_millis);

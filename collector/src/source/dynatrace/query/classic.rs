@@ -73,28 +73,10 @@ impl Dynatrace {
         &self,
         ask: &QueryAsk,
         data: &MetricData,
-        (result, text): (&MetricResult, &str),
+        result: (&MetricResult, &str),
         unit: &Unit,
     ) -> Vec<QuerySeries> {
-        let slot = slot(ask, data, (result, text));
-        let warnings: Vec<String> =
-            result.warnings.iter().flatten().cloned().chain(unit.warning.clone()).collect();
-        let warned = result.warnings.iter().flatten().find_map(|text| normalise::warning(text));
-        let expression = Expression {
-            metric: result.metric_id.clone().unwrap_or_else(|| text.trim().to_owned()),
-            slot,
-            unit,
-            warnings,
-            failure: general_failure(data).or(warned).or_else(|| ask.too_coarse(slot)),
-        };
-        if result.data.is_empty() {
-            let message =
-                "the metric has no series in this time; check the selectors, and whether it was written then";
-            let failure =
-                expression.failure.clone().unwrap_or_else(|| Failure::new(FailureKind::NoData, message));
-            return vec![expression.series(BTreeMap::new()).refuse(&failure)];
-        }
-        result.data.iter().map(|one| expression.read(one, ask, self.client.now())).collect()
+        of_result(ask, data, result, (unit, self.client.now()))
     }
 
     /// The unit of an expression: its metric's, as its transformations leave it.
@@ -113,6 +95,43 @@ impl Dynatrace {
         };
         Unit { warning, ..own(chain.rated(&unit)) }
     }
+}
+
+/// The series of a result, whose unit is not known.
+pub(in crate::source::dynatrace) fn series_of(
+    ask: &QueryAsk,
+    data: &MetricData,
+    result: (&MetricResult, &str),
+    now: Timestamp,
+) -> Vec<QuerySeries> {
+    of_result(ask, data, result, (&Unit { conversion: Conversion::none(), warning: None }, now))
+}
+
+fn of_result(
+    ask: &QueryAsk,
+    data: &MetricData,
+    (result, text): (&MetricResult, &str),
+    (unit, now): (&Unit, Timestamp),
+) -> Vec<QuerySeries> {
+    let slot = slot(ask, data, (result, text));
+    let warnings: Vec<String> =
+        result.warnings.iter().flatten().cloned().chain(unit.warning.clone()).collect();
+    let warned = result.warnings.iter().flatten().find_map(|text| normalise::warning(text));
+    let expression = Expression {
+        metric: result.metric_id.clone().unwrap_or_else(|| text.trim().to_owned()),
+        slot,
+        unit,
+        warnings,
+        failure: general_failure(data).or(warned).or_else(|| ask.too_coarse(slot)),
+    };
+    if result.data.is_empty() {
+        let message =
+            "the metric has no series in this time; check the selectors, and whether it was written then";
+        let failure =
+            expression.failure.clone().unwrap_or_else(|| Failure::new(FailureKind::NoData, message));
+        return vec![expression.series(BTreeMap::new()).refuse(&failure)];
+    }
+    result.data.iter().map(|one| expression.read(one, ask, now)).collect()
 }
 
 fn conversion_of(unit: &str) -> Conversion {
@@ -236,7 +255,7 @@ fn filled(stamped: impl Iterator<Item = (i64, Option<f64>)>, step: i64) -> Resul
     for (end, value) in stamped {
         let start = end.checked_sub(step).ok_or_else(|| format!("{end} is no instant"))?;
         if let Some(last) = slots.last().map(|slot| slot.end) {
-            let missing = start - last;
+            let missing = start.saturating_sub(last);
             if missing % step != 0 {
                 return Err(format!("the timestamp {end} is no end of a slot of {} s", step / 1000));
             }

@@ -4,6 +4,7 @@ mod classic;
 mod records;
 mod when;
 
+pub(super) use classic::series_of;
 pub(super) use records::{Column, columns};
 pub use when::When;
 
