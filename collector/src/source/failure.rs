@@ -60,11 +60,13 @@ pub enum FailureKind {
     ResultGone,
     /// The source gave a query up.
     QueryFailed,
+    /// Percentiles that are aggregated once more.
+    NotAggregable,
 }
 
 impl FailureKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Unauthorized,
         Self::MissingScope,
         Self::Forbidden,
@@ -92,6 +94,7 @@ impl FailureKind {
         Self::NotASeries,
         Self::ResultGone,
         Self::QueryFailed,
+        Self::NotAggregable,
     ];
 
     /// The stable name.
@@ -125,6 +128,7 @@ impl FailureKind {
             Self::NotASeries => "not_a_series",
             Self::ResultGone => "result_gone",
             Self::QueryFailed => "query_failed",
+            Self::NotAggregable => "not_aggregable",
         }
     }
 

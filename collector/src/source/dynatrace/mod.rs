@@ -156,6 +156,9 @@ impl Dynatrace {
 
     /// Unit and entities of a metric; `Err` where it is missing or its unit is of another kind than the template's.
     async fn prepare<'a>(&self, ask: &'a MetricAsk) -> Result<Prepared<'a>, Failure> {
+        if let Some(failure) = selector::percentile_of_parts(&ask.query) {
+            return Err(failure);
+        }
         let key = selector::metric_key(&ask.query);
         let (unit, entity_types) = match &key {
             Some(key) => {
@@ -313,8 +316,9 @@ fn grid(ask: &Ask, data: &MetricData) -> Result<Grid, Failure> {
 /// The spacing of all stamps, where it is one of whole minutes.
 fn spacing_minutes(data: &MetricData) -> Option<i64> {
     let series = data.result.iter().flat_map(|r| &r.data);
-    let mut spacings =
-        series.flat_map(|d| d.timestamps.iter().zip(d.timestamps.iter().skip(1)).map(|(a, b)| b.saturating_sub(*a)));
+    let mut spacings = series.flat_map(|d| {
+        d.timestamps.iter().zip(d.timestamps.iter().skip(1)).map(|(a, b)| b.saturating_sub(*a))
+    });
     let first = spacings.next().filter(|ms| *ms > 0 && ms % 60_000 == 0)?;
     spacings.all(|ms| ms == first).then_some(first / 60_000)
 }
@@ -383,8 +387,10 @@ impl MetricSource for Dynatrace {
             match self.prepare(metric).await {
                 Ok(query) => queries.push(query),
                 Err(failure)
-                    if failure.kind == FailureKind::UnitMismatch
-                        || failure.kind == FailureKind::UnknownMetric =>
+                    if matches!(
+                        failure.kind,
+                        FailureKind::UnitMismatch | FailureKind::UnknownMetric | FailureKind::NotAggregable
+                    ) =>
                 {
                     reading.refused.push((metric.name.clone(), failure));
                 }

@@ -1,5 +1,7 @@
 //! What can be read off a metric selector: its key, its transformations, and the entities that it is about.
 
+use crate::source::{Failure, FailureKind};
+
 /// Names that begin a transformation; everything before the first belongs to the key.
 const TRANSFORMATIONS: [&str; 31] = [
     "splitBy",
@@ -164,6 +166,33 @@ pub(super) fn expressions(selector: &str) -> Vec<&str> {
     all.into_iter().map(str::trim).filter(|text| !text.is_empty()).collect()
 }
 
+/// Aggregations that take values of several series, or slots, together.
+const TAKES_TOGETHER: [&str; 9] = ["splitBy", "merge", "avg", "sum", "min", "max", "median", "count", "fold"];
+
+/// Why the percentiles of a selector mean nothing: they are aggregated once more, and no percentile of the whole
+/// follows from those of its parts.
+pub(super) fn percentile_of_parts(query: &str) -> Option<Failure> {
+    let text = query.trim();
+    let mut names: Vec<&str> = Vec::new();
+    // Through parentheses around the whole, from the inside out.
+    let mut inner = text;
+    let mut outside: Vec<&str> = Vec::new();
+    while let Some(rest) = inner.strip_prefix('(') {
+        let (within, after) = rest.split_at_checked(closing(rest)?)?;
+        outside.push(after.strip_prefix(')')?.trim());
+        inner = within.trim();
+    }
+    for piece in std::iter::once(inner).chain(outside.into_iter().rev()) {
+        names.extend(parts(piece)?.into_iter().map(|part| part.split('(').next().unwrap_or(part).trim()));
+    }
+    let from = names.iter().position(|name| *name == "percentile")?;
+    let again = names.get(from + 1..)?.iter().find(|name| TAKES_TOGETHER.contains(name))?;
+    let message = format!(
+        "`{query}` takes percentiles together with `:{again}`, and no percentile of the whole follows from those of its parts; put `:percentile` last"
+    );
+    Some(Failure::new(FailureKind::NotAggregable, message))
+}
+
 /// What an expression about one metric does to its unit, through any parentheses around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chain {
@@ -322,6 +351,28 @@ mod tests {
         assert_eq!(of("(builtin:service.response.time:value):rate(5m)"), with(None, "PerTime"));
         for text in ["(a:avg)/1000", "a:avg / b:avg", "(a:avg", "((a:avg)*2):fold", ""] {
             assert_eq!(of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_not_taken_together() {
+        for text in [
+            "a:percentile(95):splitBy():avg",
+            "a:splitBy(\"x\"):percentile(95):fold(avg)",
+            "(a:splitBy(\"x\"):percentile(95)):splitBy():max",
+            "((a:percentile(95)):limit(5)):merge(\"x\"):avg",
+        ] {
+            let failure = percentile_of_parts(text).unwrap();
+            assert_eq!(failure.kind, FailureKind::NotAggregable, "{text}");
+        }
+        for text in [
+            "a:splitBy():percentile(95)",
+            "a:splitBy():percentile(95):names:sort(value(avg,descending)):limit(10)",
+            "(a:splitBy(\"x\"):percentile(95.0)):limit(100):names",
+            "a:splitBy():avg:fold(avg)",
+            "(a:percentile(95))/1000",
+        ] {
+            assert_eq!(percentile_of_parts(text), None, "{text}");
         }
     }
 

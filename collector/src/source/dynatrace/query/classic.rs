@@ -4,7 +4,7 @@ use super::when::span;
 use super::{Query, QueryAsk, QuerySeries, Slot};
 use crate::source::dynatrace::answer::{DataSeries, MetricData, MetricResult};
 use crate::source::dynatrace::client::Call;
-use crate::source::dynatrace::selector::{Chain, expressions};
+use crate::source::dynatrace::selector::{Chain, expressions, percentile_of_parts};
 use crate::source::dynatrace::unit::{Conversion, conversion};
 use crate::source::dynatrace::{
     Dynatrace, SCOPE, builtin, general_failure, missing_metric, normalise, spacing_minutes,
@@ -122,7 +122,10 @@ fn of_result(
         slot,
         unit,
         warnings,
-        failure: general_failure(data).or(warned).or_else(|| ask.too_coarse(slot)),
+        failure: percentile_of_parts(text)
+            .or_else(|| general_failure(data))
+            .or(warned)
+            .or_else(|| ask.too_coarse(slot)),
     };
     if result.data.is_empty() {
         let message =
