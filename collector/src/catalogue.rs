@@ -6,7 +6,7 @@ use crate::rules::{Matching, Named, Rule};
 use crate::source::KnownService;
 use async_nats::jetstream::kv;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -65,18 +65,30 @@ impl Naming {
     fn listed(&self, found: &[KnownService]) -> Listed {
         let any = self.environment.clone().or_else(|| Name::new(ANY_ENVIRONMENT).ok());
         let mut listed = Listed::new();
-        for service in found {
+        let matching = Matching::of(&self.rules, found);
+        let by_rules: BTreeSet<String> = matching
+            .named
+            .iter()
+            .chain(matching.ambiguous.iter().flatten())
+            .map(|named| named.entity_id.clone())
+            .collect();
+        for service in found.iter().filter(|service| !by_rules.contains(&service.entity_id)) {
             if let (Some(environment), Ok(name)) = (&any, Name::new(service.name.clone())) {
                 listed.insert((environment.clone(), name), Entry::of_id(service.entity_id.clone()));
             }
         }
-        let matching = Matching::of(&self.rules, found);
-        // Several of a name are listed with the first of them: the service is known, and asking for it says what is wrong.
+        // A tenant that holds one environment is asked for no other.
+        let is_held = |named: &Named| match (&self.environment, &named.environment) {
+            (Some(held), Some(other)) => held == other,
+            (None, _) | (_, None) => true,
+        };
+        // Several of a name are listed by the first of them, without what travels: asking for it says what is wrong.
         let ambiguous = matching.ambiguous.into_iter().filter_map(|same| same.into_iter().next());
-        for named in matching.named.into_iter().chain(ambiguous) {
-            let environment = named.environment.clone().or_else(|| any.clone());
-            if let Some(environment) = environment {
-                listed.insert((environment, named.service.clone()), named.into());
+        let ambiguous = ambiguous.map(|named| (Entry::of_id(named.entity_id.clone()), named));
+        let sure = matching.named.into_iter().map(|named| (Entry::from(named.clone()), named));
+        for (entry, named) in ambiguous.chain(sure).filter(|(_, named)| is_held(named)) {
+            if let Some(environment) = named.environment.or_else(|| any.clone()) {
+                listed.insert((environment, named.service), entry);
             }
         }
         for mapping in &self.mappings {
@@ -135,14 +147,17 @@ async fn refresh(
     namings: &[Naming],
     written: &mut BTreeMap<(Name, Name), (Entry, tokio::time::Instant)>,
 ) -> anyhow::Result<usize> {
-    let found = shared.source.services().await?;
     let mut listed = Listed::new();
+    let mut failed = None;
     for (tenant, naming) in namings.iter().enumerate() {
-        let own: Vec<KnownService> =
-            found.iter().filter(|service| service.tenant == tenant).cloned().collect();
-        listed.extend(naming.listed(&own));
+        match shared.source.services_of(tenant).await {
+            Ok(found) => listed.extend(naming.listed(&found)),
+            Err(failure) => failed = Some(failure),
+        }
     }
-    written.retain(|names, _| listed.contains_key(names));
+    if failed.is_none() {
+        written.retain(|names, _| listed.contains_key(names));
+    }
     for ((environment, service), entry) in &listed {
         let names = (environment.clone(), service.clone());
         if written.get(&names).is_some_and(|(before, at)| before == entry && at.elapsed() < REWRITE) {
@@ -154,6 +169,10 @@ async fn refresh(
         written.insert(names, (entry.clone(), tokio::time::Instant::now()));
     }
     // Whoever asks for a service that is not listed yet must not be told that it is unknown before.
+    if let Some(failure) = failed {
+        // The other tenants are listed; what this one has is not known to be all.
+        return Err(failure.into());
+    }
     let complete: Vec<&str> = shared.source_names.iter().map(|(_, name)| name.as_str()).collect();
     let complete = complete.join(", ");
     store.put(CATALOGUE_COMPLETE, Bytes::from(complete)).await?;
@@ -169,7 +188,8 @@ pub(crate) async fn entry_of(
     let any = Name::new(ANY_ENVIRONMENT)?;
     for environment in [environment, &any] {
         if let Some(bytes) = bucket::read(store, &catalogue_key(environment, service)).await? {
-            return Ok(Some(serde_json::from_slice(&bytes)?));
+            // One that another version wrote is no reason to refuse a deployment.
+            return Ok(serde_json::from_slice(&bytes).ok());
         }
     }
     Ok(None)

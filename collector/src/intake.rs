@@ -171,13 +171,10 @@ impl Intake {
 
     /// Joins the announcement to its deployment, or begins a new one. `None`: nothing to verify.
     async fn announce(&self, news: &Announcement) -> anyhow::Result<Option<DeploymentRecord>> {
-        let mut deployment = news.deployment.clone();
-        if let Some(entry) =
-            catalogue::entry_of(&self.catalogue, &deployment.environment, &deployment.service).await?
-        {
-            deployment.fill(&entry);
-        }
-        let deployment = &deployment;
+        let deployment = &news.deployment;
+        let entry =
+            catalogue::entry_of(&self.catalogue, &deployment.environment, &deployment.service).await?;
+        let entry = entry.unwrap_or_default();
         let template = self.templates.of(deployment)?;
         let (_, window) = deployment.verification.length(template);
         let key = subject::deployment_key(&deployment.environment, &deployment.service, &deployment.version);
@@ -185,7 +182,8 @@ impl Intake {
             let known = stored.map(read_deployment).transpose()?;
             Ok(match announce(known, deployment, news.at, window) {
                 Announced::Ignored => Change::Keep(None),
-                Announced::Created(record) | Announced::Joined(record) => {
+                Announced::Created(mut record) | Announced::Joined(mut record) => {
+                    record.deployment.fill(&entry);
                     let bytes = serde_json::to_vec(&v1::DeploymentRecord::from(record.clone()))?;
                     Change::Write(bytes, Some(record))
                 }

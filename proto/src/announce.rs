@@ -120,14 +120,17 @@ fn join(
     let known = &mut record.deployment;
     known.phase = known.phase.max(news.phase);
     known.traffic_percent = news.traffic_percent;
+    for (old, new) in [(&mut known.previous_version, news.previous_version), (&mut known.reason, news.reason)]
+    {
+        *old = old.take().or(new);
+    }
+    // What is known may have been read off the source; whoever says so knows better.
     for (old, new) in [
-        (&mut known.previous_version, news.previous_version),
         (&mut known.owner, news.owner),
         (&mut known.cluster, news.cluster),
         (&mut known.workload, news.workload),
-        (&mut known.reason, news.reason),
     ] {
-        *old = old.take().or(new);
+        *old = new.or(old.take());
     }
     for host in news.hosts {
         let full = known.hosts.len() >= MAX_HOSTS;

@@ -103,6 +103,34 @@ async fn dynatrace_down_the_whole_time_is_an_error_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_is_down_for_half_an_hour_in_the_middle_delays_the_verdict_and_changes_nothing() {
+    let world = World::start(Telemetry::Scenario("demo"), 240.0).await;
+    let services = world.spawn_all().await;
+    let topics = world.topics().await;
+    let mut client = services.client().await;
+    let start = world.now().floor_minute();
+    world
+        .simulator
+        .deploy("payment", "2.4.0", start.plus_minutes(20).as_millis(), Effect::ErrorStep { rate: 0.3 })
+        .unwrap();
+    let bad = client.start(world.request("payment", "2.4.0", 45)).await.unwrap().into_inner();
+    let good = client.start(world.request("checkout", "1.1.0", 45)).await.unwrap().into_inner();
+    topics.batches(6).await;
+    world.wait_until(start.plus_minutes(8)).await;
+    world.simulator.add_fault(FaultRule::new(Fault::Status { code: 503 })).unwrap();
+    world.wait_until(start.plus_minutes(38)).await;
+    let early = topics.verdicts(&bad.verification_id).await;
+    assert_eq!(early.len(), 0, "nothing is made up while nothing is measured");
+    world.simulator.clear_faults();
+    let (bad, good) =
+        (topics.verdict(&bad.verification_id).await, topics.verdict(&good.verification_id).await);
+    // The degradation began while nobody could see it, and is found at its own minute.
+    assert_eq!(bad.outcome, Outcome::Fail, "{}", bad.reason);
+    assert_eq!(good.outcome, Outcome::Pass, "{}", good.reason);
+    assert!(good.usable_minutes >= 44, "the minutes of the outage came in the end: {}", good.usable_minutes);
+}
+
+#[tokio::test]
 async fn no_data_is_inconclusive() {
     let world = World::start(Telemetry::Scenario("demo"), SPEED).await;
     let services = world.spawn_all().await;

@@ -83,16 +83,14 @@ impl Store {
         at: Timestamp,
         window: Duration,
     ) -> anyhow::Result<Option<DeploymentRecord>> {
-        let mut news = news.clone();
-        if let Some(entry) = self.entry(&news.environment, &news.service).await? {
-            news.fill(&entry);
-        }
+        let entry = self.entry(&news.environment, &news.service).await?.unwrap_or_default();
         let key = subject::deployment_key(&news.environment, &news.service, &news.version);
         bucket::change(&self.deployments, &key, |known| {
             let known = known.map(read::<v1::DeploymentRecord, DeploymentRecord>).transpose()?;
-            Ok(match announce(known, &news, at, window) {
+            Ok(match announce(known, news, at, window) {
                 Announced::Ignored => Change::Keep(None),
-                Announced::Created(record) | Announced::Joined(record) => {
+                Announced::Created(mut record) | Announced::Joined(mut record) => {
+                    record.deployment.fill(&entry);
                     Change::Write(write(&v1::DeploymentRecord::from(record.clone()))?, Some(record))
                 }
             })
@@ -409,7 +407,8 @@ impl Store {
         for environment in [environment, &any] {
             let key = subject::catalogue_key(environment, service);
             if let Some(bytes) = bucket::read(&self.catalogue, &key).await? {
-                return Ok(Some(serde_json::from_slice(&bytes)?));
+                // One that another version wrote is no reason to refuse a deployment.
+                return Ok(Some(serde_json::from_slice(&bytes).unwrap_or_default()));
             }
         }
         Ok(None)

@@ -158,6 +158,14 @@ pub trait MetricSource: Debug + Send + Sync {
     /// # Errors
     /// Where they could not be listed.
     async fn services(&self) -> Result<Vec<KnownService>, Failure>;
+
+    /// Those of one of several tenants, from 0.
+    ///
+    /// # Errors
+    /// As for `services`; the other tenants are none the worse.
+    async fn services_of(&self, _tenant: usize) -> Result<Vec<KnownService>, Failure> {
+        self.services().await
+    }
 }
 
 #[cfg(test)]

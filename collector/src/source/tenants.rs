@@ -47,12 +47,16 @@ impl MetricSource for Tenants {
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {
         let mut all = Vec::new();
-        for (tenant, (_, source)) in self.all.iter().enumerate() {
-            // One that cannot be listed leaves the list incomplete, which must not be taken for all there is.
-            let found = source.services().await?;
-            all.extend(found.into_iter().map(|service| KnownService { tenant, ..service }));
+        for tenant in 0..self.all.len() {
+            all.extend(self.services_of(tenant).await?);
         }
         Ok(all)
+    }
+
+    async fn services_of(&self, tenant: usize) -> Result<Vec<KnownService>, Failure> {
+        let Some((_, source)) = self.all.get(tenant) else { return Ok(Vec::new()) };
+        let found = source.services().await?;
+        Ok(found.into_iter().map(|service| KnownService { tenant, ..service }).collect())
     }
 }
 

@@ -96,3 +96,19 @@ async fn a_platform_token_is_a_bearer_of_the_mirrored_paths() {
     tenant.source.services().await.unwrap();
     assert!(tenant.asked()[0].ends_with("[Bearer dt0s16.ID.SECRET]"));
 }
+
+#[tokio::test]
+async fn calls_that_are_refused_together_all_get_the_new_token() {
+    let refused = || answer("entities", 401, "{}");
+    let good = || answer("entities", 200, r#"{"totalCount":0,"entities":[]}"#);
+    let tenant = Tenant::new(vec![refused(), refused(), refused(), good(), good(), good()]).await;
+    std::fs::write(&tenant.token_file, "dt0c01.NEW.SECRET").unwrap();
+    let all = || async { tenant.source.services().await.unwrap() };
+    tokio::join!(all(), all(), all());
+    let asked = tenant.asked();
+    assert_eq!(
+        asked.iter().filter(|call| call.ends_with("[Api-Token dt0c01.NEW.SECRET]")).count(),
+        3,
+        "{asked:?}"
+    );
+}

@@ -67,8 +67,8 @@ async fn what_processes_say_is_known_of_their_services() {
     let named = &matching.named[0];
     assert_eq!(
         (named.service.as_str(), named.version.as_deref()),
-        ("checkout", Some("1.2")),
-        "the least of several"
+        ("checkout", None),
+        "its processes disagree"
     );
     assert_eq!((named.owner.as_deref(), matching.ambiguous[0].len()), (Some("blue"), 2));
     assert_eq!(matching.unmatched[0].2, "services[0]: it has no namespace");
@@ -131,5 +131,18 @@ async fn what_a_service_can_be_split_by_is_read_off_the_descriptors() {
         splits.calculated.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
         ["calc:service.rt"]
     );
+    tenant.asked();
+}
+
+#[tokio::test]
+async fn a_display_name_does_not_stand_in_for_a_service_that_rules_name_otherwise() {
+    let by_name = entities(&json!([{"entityId": "SERVICE-1", "displayName": "CheckoutController"}]));
+    let tenant =
+        Tenant::with(vec![services(), processes(), by_name], |settings| settings.rules = rules()).await;
+    let name = vouch_proto::Name::new("CheckoutController").unwrap();
+    let other = vouch_collector::source::Ask { service: name, ..ask(QUERY) };
+    let failure = tenant.source.read(&other).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::UnknownService);
+    assert!(failure.message.contains("named otherwise"), "{failure}");
     tenant.asked();
 }

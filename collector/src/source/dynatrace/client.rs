@@ -190,11 +190,15 @@ impl Client {
             if let Some(failure) = self.pressure.closed(self.clock.now()) {
                 return Err(failure);
             }
-            let failure = match self.once(call).await {
+            let authorization = self.credential.header(&self.http, self.clock.now()).await?;
+            let failure = match self.once(call, &authorization).await {
                 Ok(body) => return Ok(body),
                 Err(failure) => failure,
             };
-            if failure.kind == FailureKind::Unauthorized && !token_reloaded && self.credential.renew().await {
+            if failure.kind == FailureKind::Unauthorized
+                && !token_reloaded
+                && self.credential.renew(&authorization).await
+            {
                 token_reloaded = true;
                 continue;
             }
@@ -238,10 +242,10 @@ impl Client {
         Ok(())
     }
 
-    async fn once(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
+    async fn once(&self, call: &Call<'_>, authorization: &str) -> Result<Vec<u8>, Failure> {
         let _turn = self.pressure.turn().await.ok_or_else(closed)?;
         let begun = Instant::now();
-        let answer = self.exchange(call).await;
+        let answer = self.exchange(call, authorization).await;
         let outcome = answer.as_ref().map_or_else(|e| e.kind.as_str(), |_| "ok");
         let bytes = answer.as_ref().map_or(0, Vec::len);
         let limit = self.pressure.note(answer.as_ref().map(|_| ()), self.clock.now());
@@ -250,9 +254,8 @@ impl Client {
         answer
     }
 
-    async fn exchange(&self, call: &Call<'_>) -> Result<Vec<u8>, Failure> {
+    async fn exchange(&self, call: &Call<'_>, authorization: &str) -> Result<Vec<u8>, Failure> {
         let name = call.name();
-        let authorization = self.credential.header(&self.http, self.clock.now()).await?;
         let address = endpoint(&self.base, call.api, self.credential.scheme(), call.path);
         let mut request = self
             .http

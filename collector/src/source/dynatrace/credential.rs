@@ -125,15 +125,25 @@ impl Credential {
             None => self.token(),
             Some(oauth) => oauth.token(http, now).await?,
         };
-        Ok(format!("{} {}", self.scheme().word(), token.expose_secret()))
+        Ok(self.header_of(&token))
     }
 
-    /// Gets another token where there may be one; answers whether asking again can help.
-    pub(super) async fn renew(&self) -> bool {
-        match &self.oauth {
-            Some(oauth) => oauth.current.lock().await.take().is_some(),
-            None => self.token_file.as_deref().is_some_and(|path| self.read_again(path)),
+    /// Gets another token than the one that was refused, which a header held; answers whether there is one, or may be.
+    pub(super) async fn renew(&self, refused: &str) -> bool {
+        if let Some(oauth) = &self.oauth {
+            let mut current = oauth.current.lock().await;
+            // Somebody else may have got a new one meanwhile.
+            current.take_if(|(token, _)| self.header_of(token) == refused);
+            return true;
         }
+        if self.header_of(&self.token()) != refused {
+            return true;
+        }
+        self.token_file.as_deref().is_some_and(|path| self.read_again(path))
+    }
+
+    fn header_of(&self, token: &SecretString) -> String {
+        format!("{} {}", self.scheme().word(), token.expose_secret())
     }
 
     fn read_again(&self, path: &Path) -> bool {

@@ -5,7 +5,7 @@ use super::batcher::Batcher;
 use super::client::{Call, Client};
 use super::selector::{EntityKind, escape};
 use crate::config::ServiceMapping;
-use crate::rules::{Facts, Matching, Rule, Tag};
+use crate::rules::{Facts, Matching, Named, Rule, Tag};
 use crate::source::topology::{Topology, Unrelated};
 use crate::source::{Failure, FailureKind, KnownService};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,9 @@ use vouch_proto::{Name, Timestamp, Window};
 const SCOPE: &str = "entities.read";
 /// How long an id that was found for a name is used.
 const FRESH: Duration = Duration::from_secs(10 * 60);
-/// The same for a process that runs no service.
+/// How soon services are listed anew for a name that no rule knows.
+const MISSED_FRESH: Duration = Duration::from_secs(60);
+/// How long a process that runs no service is believed.
 const UNRELATED_FRESH: Duration = Duration::from_secs(60);
 /// Most names that are remembered of each sort.
 const REMEMBERED: usize = 50_000;
@@ -24,6 +26,8 @@ const REMEMBERED: usize = 50_000;
 const PAGES: usize = 2000;
 /// Ids asked for in one selector, which may hold 2,000 characters.
 const IDS_PER_CALL: usize = 30;
+/// How far the API looks back by itself, less than which nothing is said.
+const LOOKS_BACK: Duration = Duration::from_secs(2 * 86_400);
 /// Characters of names in one selector, beside what else it holds.
 const NAMES_LENGTH: usize = 1900;
 /// The field that says which services a process runs.
@@ -36,13 +40,16 @@ const CALLS: &str = "+fromRelationships.calls";
 /// The services that a process runs, and when that was looked up.
 type Owned = (Arc<Vec<String>>, Timestamp);
 
+/// What the rules made of the services, or why not, and when that was tried.
+type Tried = (Result<Arc<Matching>, Failure>, Timestamp);
+
 /// What is known of the tenant's entities.
 #[derive(Debug, Default)]
 pub(super) struct Entities {
     mappings: Vec<ServiceMapping>,
     rules: Vec<Rule>,
     /// What the rules made of the tenant's services, and when.
-    matching: tokio::sync::Mutex<Option<(Arc<Matching>, Timestamp)>>,
+    matching: tokio::sync::Mutex<Option<Tried>>,
     services: Mutex<BTreeMap<String, (String, Timestamp)>>,
     /// Looks up who is named so, for all that ask at once.
     finding: Batcher<(), Vec<Entity>>,
@@ -90,6 +97,12 @@ impl Entities {
         let found = found.as_ref().as_ref().map_err(Clone::clone)?;
         let same = found.iter().filter(|entity| entity.display_name.to_lowercase() == name.to_lowercase());
         let id = pick(&name, same.cloned().collect())?;
+        if mapping.is_none() && self.is_named_otherwise(client, &id, (environment, service)).await? {
+            let message = format!(
+                "no rule names a service `{service}` in `{environment}`; the one of that display name ({id}) is named otherwise, `vouch services` shows how"
+            );
+            return Err(Failure::new(FailureKind::UnknownService, message));
+        }
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         if services.len() >= REMEMBERED {
             services.clear();
@@ -105,18 +118,13 @@ impl Entities {
         environment: &Name,
         service: &Name,
     ) -> Result<Option<String>, Failure> {
-        if self.rules.is_empty() {
-            return Ok(None);
+        let Some(mut matching) = self.matching(client, FRESH).await? else { return Ok(None) };
+        if matching.find(environment, service).is_empty()
+            && let Some(newer) = self.matching(client, MISSED_FRESH).await?
+        {
+            // It may be new.
+            matching = newer;
         }
-        let mut known = self.matching.lock().await;
-        let matching = match &*known {
-            Some((matching, at)) if client.now().since(*at) < FRESH => matching.clone(),
-            Some(_) | None => {
-                let matching = Arc::new(Matching::of(&self.rules, &self.all_services(client).await?));
-                *known = Some((matching.clone(), client.now()));
-                matching
-            }
-        };
         match matching.find(environment, service).as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.entity_id.clone())),
@@ -132,6 +140,47 @@ impl Entities {
         }
     }
 
+    /// What the rules make of the tenant's services, no older than `fresh`; `None` without rules. One that cannot be
+    /// renewed stands on, and is tried again after a minute.
+    async fn matching(&self, client: &Client, fresh: Duration) -> Result<Option<Arc<Matching>>, Failure> {
+        if self.rules.is_empty() {
+            return Ok(None);
+        }
+        let mut known = self.matching.lock().await;
+        let now = client.now();
+        if let Some((known, tried)) = &*known
+            && (now.since(*tried) < fresh.min(if known.is_ok() { FRESH } else { MISSED_FRESH }))
+        {
+            return known.clone().map(Some);
+        }
+        let listed = self.all_services(client).await;
+        let renewed = match (listed, known.take()) {
+            (Ok(services), _) => Ok(Arc::new(Matching::of(&self.rules, &services))),
+            (Err(failure), Some((Ok(old), _))) => {
+                tracing::warn!(%failure, "services are not listed anew; the rules stand as they were");
+                Ok(old)
+            }
+            (Err(failure), _) => Err(failure),
+        };
+        *known = Some((renewed.clone(), now));
+        renewed.map(Some)
+    }
+
+    /// Whether the rules name an entity otherwise than it is asked for.
+    async fn is_named_otherwise(
+        &self,
+        client: &Client,
+        id: &str,
+        (environment, service): (&Name, &Name),
+    ) -> Result<bool, Failure> {
+        let Some(matching) = self.matching(client, FRESH).await? else { return Ok(false) };
+        let other = |one: &&Named| {
+            let elsewhere = one.environment.as_ref().is_some_and(|held| held != environment);
+            one.entity_id == id && (one.service != *service || elsewhere)
+        };
+        Ok(matching.named.iter().chain(matching.ambiguous.iter().flatten()).any(|one| other(&one)))
+    }
+
     /// Forgets a service, so that its id is looked up anew.
     pub(super) fn forget(&self, id: &str) {
         self.services.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (known, _)| known != id);
@@ -143,11 +192,11 @@ impl Entities {
         client: &Client,
         ids: &[String],
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let mut unknown: Vec<&String> = Vec::new();
-        {
+        let mut all: BTreeMap<String, String> = {
             let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            unknown.extend(ids.iter().filter(|id| !known.contains_key(*id)));
-        }
+            ids.iter().filter_map(|id| Some((id.clone(), known.get(id)?.clone()))).collect()
+        };
+        let unknown: Vec<&String> = ids.iter().filter(|id| !all.contains_key(*id)).collect();
         for some in unknown.chunks(IDS_PER_CALL) {
             let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
             let entities = list(client, &format!("entityId({})", quoted.join(","))).await?;
@@ -155,10 +204,12 @@ impl Entities {
             if known.len() >= REMEMBERED {
                 known.clear();
             }
-            known.extend(entities.into_iter().map(|e| (e.entity_id, e.display_name)));
+            let found: Vec<(String, String)> =
+                entities.into_iter().map(|e| (e.entity_id, e.display_name)).collect();
+            known.extend(found.iter().cloned());
+            all.extend(found);
         }
-        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(ids.iter().filter_map(|id| Some((id.clone(), known.get(id)?.clone()))).collect())
+        Ok(all)
     }
 
     /// The services that processes run, by the process; one that the tenant does not know runs none.
@@ -166,6 +217,7 @@ impl Entities {
         &self,
         client: &Client,
         processes: &BTreeSet<&str>,
+        window: Window,
     ) -> Result<BTreeMap<String, Arc<Vec<String>>>, Failure> {
         if processes.is_empty() {
             return Ok(BTreeMap::new());
@@ -182,9 +234,11 @@ impl Entities {
             };
             processes.iter().copied().filter(|id| !is_known(id)).collect()
         };
+        // What ran in an old window may be gone since; the list holds three days where nothing is said.
+        let since = window.start();
         let mut found = Vec::new();
         if unknown.len() > FEW_PROCESSES {
-            found = list_with(client, "type(\"PROCESS_GROUP_INSTANCE\")", Some(RUNS)).await?;
+            found = list_since(client, "type(\"PROCESS_GROUP_INSTANCE\")", (RUNS, since)).await?;
         } else {
             for some in unknown.chunks(IDS_PER_CALL) {
                 let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
@@ -194,12 +248,16 @@ impl Entities {
         }
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.len() >= REMEMBERED {
-            owners.clear();
+            let now = client.now();
+            owners.retain(|id, (_, at)| processes.contains(id.as_str()) || now.since(*at) < FRESH);
         }
         // What the tenant does not know runs nothing, for now.
         let now = client.now();
         owners.extend(unknown.iter().map(|id| ((*id).to_owned(), (Arc::default(), now))));
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= REMEMBERED {
+            names.clear();
+        }
         for process in found {
             let services = process.to_relationships.runs_on_process_group_instance;
             let services = services.into_iter().map(|service| service.id).collect();
@@ -242,15 +300,30 @@ impl Entities {
         Ok(topology)
     }
 
-    /// The name that deployments use for a service of the tenant; `None` where it can be none.
-    pub(super) fn deployed_name(&self, service: &Unrelated, environment: &Name) -> Option<Name> {
+    /// The name that deployments use for a service of the tenant; `None` where it can be none, or is not sure.
+    pub(super) async fn deployed_name(
+        &self,
+        client: &Client,
+        service: &Unrelated,
+        environment: &Name,
+    ) -> Result<Option<Name>, Failure> {
         let is_meant = |m: &&ServiceMapping| {
             let is_here = m.environment.as_ref().is_none_or(|e| e == environment);
             let by_id = m.entity_id.as_ref() == Some(&service.id);
             is_here && (by_id || m.entity_name.as_ref() == Some(&service.name))
         };
-        let mapped = self.mappings.iter().find(is_meant).map(|mapping| mapping.service.clone());
-        mapped.or_else(|| Name::new(service.name.clone()).ok())
+        if let Some(mapping) = self.mappings.iter().find(is_meant) {
+            return Ok(Some(mapping.service.clone()));
+        }
+        Ok(match self.matching(client, FRESH).await? {
+            None => Name::new(service.name.clone()).ok(),
+            // Nobody knows when one without a name was deployed.
+            Some(matching) => {
+                let is_here = |one: &&Named| one.environment.as_ref().is_none_or(|e| e == environment);
+                let named = matching.named.iter().filter(is_here).find(|one| one.entity_id == service.id);
+                named.map(|one| one.service.clone())
+            }
+        })
     }
 
     /// Every service of the tenant; with what rules look at, where there are rules.
@@ -298,8 +371,7 @@ fn described(entity: Entity) -> (String, KnownService) {
     )
 }
 
-/// Adds what an entity says to what is known of a service. Of several processes the least value counts, so that the
-/// order of the answer does not.
+/// Adds what an entity says to what is known of a service. Where its processes disagree, nothing is known.
 fn describe(facts: &mut Facts, entity: &Entity) {
     let tag = |tag: &TagItem| Tag {
         context: tag.context.clone(),
@@ -311,8 +383,9 @@ fn describe(facts: &mut Facts, entity: &Entity) {
     let metadata = entity.properties.metadata.iter().map(|one| (one.key.as_str(), &one.value));
     for (key, value) in metadata.chain(release).filter(|(_, value)| !value.is_empty()) {
         match facts.metadata.get_mut(key) {
-            Some(known) if *known <= *value => {}
-            Some(known) => known.clone_from(value),
+            Some(known) if known == value => {}
+            // An empty one is taken for none.
+            Some(known) => known.clear(),
             None => {
                 facts.metadata.insert(key.to_owned(), value.clone());
             }
@@ -392,26 +465,44 @@ async fn list(client: &Client, selector: &str) -> Result<Vec<Entity>, Failure> {
     list_with(client, selector, None).await
 }
 
-/// Every page of a list with more fields. Where the key of a page has expired, the list is read once more from its
-/// beginning.
+/// Every page of a list with more fields.
 async fn list_with(client: &Client, selector: &str, fields: Option<&str>) -> Result<Vec<Entity>, Failure> {
-    match pages(client, selector, fields).await {
+    let mut query = vec![("entitySelector", selector.to_owned()), ("pageSize", "500".to_owned())];
+    query.extend(fields.map(|fields| ("fields", fields.to_owned())));
+    whole(client, query).await
+}
+
+/// The same of what was there at `since` or later, where that is longer ago than the API looks back by itself.
+async fn list_since(
+    client: &Client,
+    selector: &str,
+    (fields, since): (&str, Timestamp),
+) -> Result<Vec<Entity>, Failure> {
+    let mut query = vec![
+        ("entitySelector", selector.to_owned()),
+        ("pageSize", "500".to_owned()),
+        ("fields", fields.to_owned()),
+    ];
+    if client.now().since(since) > LOOKS_BACK {
+        query.push(("from", since.as_millis().to_string()));
+    }
+    whole(client, query).await
+}
+
+/// Every page. Where the key of a page has expired, the list is read once more from its beginning.
+async fn whole(client: &Client, query: Vec<(&str, String)>) -> Result<Vec<Entity>, Failure> {
+    match pages(client, query.clone()).await {
         Err((failure, true)) if failure.kind == FailureKind::BadRequest => {
             tracing::debug!(%failure, "a page of entities is gone; listing again");
-            pages(client, selector, fields).await.map_err(|(failure, _)| failure)
+            pages(client, query).await.map_err(|(failure, _)| failure)
         }
         read => read.map_err(|(failure, _)| failure),
     }
 }
 
 /// The pages: the first names the selector, the others the page key alone. A failure says whether it was another page's.
-async fn pages(
-    client: &Client,
-    selector: &str,
-    fields: Option<&str>,
-) -> Result<Vec<Entity>, (Failure, bool)> {
-    let mut query = vec![("entitySelector", selector.to_owned()), ("pageSize", "500".to_owned())];
-    query.extend(fields.map(|fields| ("fields", fields.to_owned())));
+async fn pages(client: &Client, first: Vec<(&str, String)>) -> Result<Vec<Entity>, (Failure, bool)> {
+    let mut query = first;
     let mut entities = Vec::new();
     for number in 0..PAGES {
         let page = client.send(&Call::get(&["entities"], query, SCOPE)).await;

@@ -2,6 +2,7 @@
 
 use super::answer::{DataSeries, MetricData, MetricResult};
 use super::client::Call;
+use super::normalise::warning;
 use super::selector::{EntityKind, escape, split_by_service};
 use super::surroundings::{is_zero_by_default, service_of};
 use super::{Dynatrace, Prepared, SCOPE};
@@ -55,9 +56,14 @@ pub(super) struct Part {
 impl JointForm {
     /// Of a query; `None` where its services cannot be told apart.
     pub(super) fn of(query: &str, kind: EntityKind, by_host: bool) -> Option<Self> {
+        // These look at all series of the answer, which then are not those of one service.
+        if [":limit(", ":sort(", ":merge("].iter().any(|across| query.contains(across)) {
+            return None;
+        }
+        let splits = query.matches(":splitBy(").count();
         let plain = |selector: &str| Some(Self { selector: selector.to_owned(), merge: None, zero: false });
         match kind {
-            EntityKind::Service if query.contains(":splitBy()") => {
+            EntityKind::Service if splits == 1 && query.contains(":splitBy()") => {
                 super::selector::metric_key(query)?;
                 if query.contains(":default(") && !is_zero_by_default(query) {
                     return None;
@@ -65,15 +71,21 @@ impl JointForm {
                 let form = plain(&split_by_service(query))?;
                 Some(Self { zero: is_zero_by_default(query), ..form })
             }
-            EntityKind::Service if query.contains(SERVICE_SPLIT) => plain(query),
+            EntityKind::Service if splits > 0 && query.matches(SERVICE_SPLIT).count() == splits => {
+                plain(query)
+            }
             // Calculated service metrics have the service beside what they are split by.
-            EntityKind::Service if by_host && query.trim_start().starts_with("calc:service.") => {
+            EntityKind::Service
+                if splits == 1 && by_host && query.trim_start().starts_with("calc:service.") =>
+            {
                 super::selector::metric_key(query)?;
                 let (before, after) = query.split_once(":splitBy(")?;
                 plain(&format!("{before}:{SERVICE_SPLIT},{after}"))
             }
-            EntityKind::ProcessGroupInstance if by_host && query.contains(INSTANCE) => plain(query),
-            EntityKind::ProcessGroupInstance if !by_host => Self::of_processes(query),
+            EntityKind::ProcessGroupInstance if splits == 1 && by_host && query.contains(INSTANCE) => {
+                plain(query)
+            }
+            EntityKind::ProcessGroupInstance if splits == 1 && !by_host => Self::of_processes(query),
             EntityKind::Service | EntityKind::ProcessGroupInstance | EntityKind::Host | EntityKind::Other => {
                 None
             }
@@ -141,20 +153,27 @@ impl Dynatrace {
             let key = &key;
             async move {
                 let members: Vec<String> = members.into_iter().collect();
-                let calls = members.chunks(SERVICES_PER_CALL).map(|some| self.part(key, some, hull));
-                Ok(join_all(calls).await)
+                let calls = members.chunks(SERVICES_PER_CALL).map(|some| self.parts(key, some, hull));
+                Ok(join_all(calls).await.into_iter().flatten().collect())
             }
         };
         Ok(self.joint.join(&key, (services, window), run).await)
     }
 
-    async fn part(&self, key: &Key, services: &[String], window: Window) -> Part {
+    /// One call about some services; where its answer is not sure about each of them, one for each half of them.
+    async fn parts(&self, key: &Key, services: &[String], window: Window) -> Vec<Part> {
         let read = self.told_apart(key, services, window).await;
+        let (one, other) = services.split_at(services.len() / 2);
+        if services.len() > 1 && is_unsure(&read, services, key.0) {
+            let mut all = Box::pin(self.parts(key, one, window)).await;
+            all.extend(Box::pin(self.parts(key, other, window)).await);
+            return all;
+        }
         let (data, owners) = match read {
             Ok((data, owners)) => (Ok(data), owners),
             Err(failure) => (Err(failure), BTreeMap::new()),
         };
-        Part { services: services.iter().cloned().collect(), data, owners }
+        vec![Part { services: services.iter().cloned().collect(), data, owners }]
     }
 
     /// One call about several services, and who runs on the processes that it names.
@@ -170,7 +189,7 @@ impl Dynatrace {
         if services.len() > 1 {
             // Their names are known by then as well.
             let seen = data.result.iter().flat_map(|r| &r.data).filter_map(instance_of).collect();
-            owners = self.entities.services_of(&self.client, &seen).await?;
+            owners = self.entities.services_of(&self.client, &seen, window).await?;
         }
         Ok((data, owners))
     }
@@ -199,6 +218,27 @@ impl Dynatrace {
             return Err(Failure::new(FailureKind::BadAnswer, message));
         }
         Ok(data)
+    }
+}
+
+/// Whether fewer services might get a better answer: what was too much, or a process that none of them is known to run.
+fn is_unsure(read: &Result<(MetricData, Owners), Failure>, services: &[String], kind: EntityKind) -> bool {
+    match read {
+        Err(failure) => matches!(
+            failure.kind,
+            FailureKind::TooLarge | FailureKind::BadAnswer | FailureKind::Timeout | FailureKind::Incomplete
+        ),
+        Ok((data, owners)) => {
+            let warnings = data.warnings.iter().chain(data.result.iter().filter_map(|r| r.warnings.as_ref()));
+            let is_cut = |text: &String| warning(text).is_some_and(|f| f.kind == FailureKind::Incomplete);
+            let is_owned = |data: &DataSeries| {
+                let owner = instance_of(data).and_then(|instance| owners.get(instance));
+                owner.is_some_and(|owner| owner.iter().any(|one| services.contains(one)))
+            };
+            let mut series = data.result.iter().flat_map(|r| &r.data);
+            warnings.flatten().any(is_cut)
+                || (kind == EntityKind::ProcessGroupInstance && series.any(|data| !is_owned(data)))
+        }
     }
 }
 
@@ -318,6 +358,13 @@ mod tests {
             ("a:splitBy():value / b:splitBy():value", service, false),
             ("a:splitBy():value:default(1,always)", service, false),
             ("builtin:service.response.time:avg", service, false),
+            (
+                "builtin:service.response.time:splitBy():avg:sort(value(avg,descending)):limit(10)",
+                service,
+                false,
+            ),
+            ("a:splitBy(\"dt.entity.service\"):value / b:splitBy(\"x\"):value", service, false),
+            ("a:splitBy(\"x\"):sum:splitBy():max", service, false),
             ("builtin:tech.generic.cpu.usage:splitBy():percentile(95)", process, false),
             ("builtin:tech.generic.cpu.usage:splitBy(\"dt.entity.host\"):avg", process, true),
             ("builtin:host.cpu.usage:splitBy():avg", EntityKind::Host, false),

@@ -380,9 +380,6 @@ impl MetricSource for Dynatrace {
         let mut reading = Reading::default();
         let mut queries = Vec::new();
         let (dql, classic): (Vec<_>, Vec<_>) = ask.metrics.iter().partition(|metric| is_dql(&metric.query));
-        for metric in dql {
-            self.read_dql(ask, &service, metric, &mut reading).await?;
-        }
         for metric in classic {
             match self.prepare(metric).await {
                 Ok(query) => queries.push(query),
@@ -403,6 +400,9 @@ impl MetricSource for Dynatrace {
         queries.sort_by_key(|q| q.kind);
         for some in calls(&queries) {
             self.query(ask, &service, some, &mut reading).await?;
+        }
+        for metric in dql {
+            self.read_dql(ask, &service, metric, &mut reading).await?;
         }
         let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
         if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {

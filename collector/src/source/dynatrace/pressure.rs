@@ -85,6 +85,9 @@ impl Pressure {
             if state.failures >= DOWN_AFTER {
                 state.closed_until = Some(now.plus(LEFT_ALONE));
             }
+        } else if failure.kind != FailureKind::CutOff {
+            // It has answered.
+            (state.failures, state.last, state.closed_until) = (0, None, None);
         }
         state.limit
     }

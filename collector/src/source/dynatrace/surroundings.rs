@@ -7,7 +7,7 @@ use super::selector::{EntityKind, escape, metric_key, split_by_service};
 use super::timeseries::is_dql;
 use super::{Dynatrace, Prepared, add, calls, general_failure, grid, normalise};
 use crate::source::topology::Unrelated;
-use crate::source::{Ask, Bystander, Failure, MetricAsk, Reading};
+use crate::source::{Ask, Bystander, Failure, FailureKind, MetricAsk, Reading};
 use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -36,7 +36,7 @@ impl Dynatrace {
         let topology = self.entities.topology(&self.client).await?;
         let mut unrelated: BTreeMap<Name, Unrelated> = BTreeMap::new();
         for one in topology.unrelated(&service, most) {
-            let name = self.entities.deployed_name(&one, &ask.environment);
+            let name = self.entities.deployed_name(&self.client, &one, &ask.environment).await?;
             if let Some(name) = name.filter(|name| *name != ask.service) {
                 unrelated.entry(name).or_insert(one);
             }
@@ -135,7 +135,7 @@ impl Dynatrace {
                 let of = |item: &ProblemItem| problem(item.clone(), &service, ask.window.end());
                 Ok(items.iter().filter(is_own).filter_map(of).collect())
             }
-            Err(failure) if failure.kind.stops_readiness() => {
+            Err(failure) if matches!(failure.kind, FailureKind::MissingScope | FailureKind::Forbidden) => {
                 *self.problems_refused.lock().unwrap_or_else(PoisonError::into_inner) =
                     Some(now.plus(REFUSED));
                 Err(failure.clone())
@@ -190,7 +190,7 @@ fn of_each_service(ask: &MetricAsk) -> Option<MetricAsk> {
 
 /// Whether a series that is absent stands for zeros.
 pub(super) fn is_zero_by_default(query: &str) -> bool {
-    query.replace(' ', "").contains(":default(0")
+    query.replace(' ', "").contains(":default(0,always)")
 }
 
 pub(super) fn service_of(data: &DataSeries) -> Option<&str> {
@@ -272,5 +272,8 @@ mod tests {
         assert_eq!(split("builtin:service.response.time:avg").unwrap(), "builtin:service.response.time:avg");
         assert_eq!(split("(a:avg)/(b:avg)"), None);
         assert!(is_zero_by_default("a:value:default(0, always)") && !is_zero_by_default("a:value"));
+        assert!(
+            !is_zero_by_default("a:value:default(0)") && !is_zero_by_default("a:value:default(0.5,always)")
+        );
     }
 }

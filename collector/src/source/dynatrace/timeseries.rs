@@ -36,10 +36,11 @@ impl Dynatrace {
     ) -> Result<(), Failure> {
         match self.dql_series(ask, service, metric).await {
             Ok((grid, series)) => add(reading, &grid, series),
-            Err(failure) if failure.kind.is_about_a_query() => {
-                reading.refused.push((metric.name.clone(), failure));
+            // What would fail the others as well is told of all, and asked for again.
+            Err(failure) if failure.kind.is_retryable() && failure.kind != FailureKind::Timeout => {
+                return Err(failure);
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => reading.refused.push((metric.name.clone(), failure)),
         }
         Ok(())
     }
