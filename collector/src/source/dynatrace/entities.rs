@@ -1,8 +1,9 @@
 //! Services and their instances: from a name to the entity that metrics are asked for, and back to names.
 
-use super::answer::{Entity, EntityPage, TagItem};
+use super::answer::{Entity, TagItem};
 use super::batcher::Batcher;
-use super::client::{Call, Client};
+use super::client::Client;
+use super::listing::{list, list_since, list_with};
 use super::selector::{EntityKind, escape};
 use crate::config::ServiceMapping;
 use crate::rules::{Facts, Matching, Named, Rule, Tag};
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vouch_proto::{Name, Timestamp, Window};
 
-const SCOPE: &str = "entities.read";
 /// How long an id that was found for a name is used.
 const FRESH: Duration = Duration::from_secs(10 * 60);
 /// How soon services are listed anew for a name that no rule knows.
@@ -22,12 +22,8 @@ const MISSED_FRESH: Duration = Duration::from_secs(60);
 const UNRELATED_FRESH: Duration = Duration::from_secs(60);
 /// Most names that are remembered of each sort.
 const REMEMBERED: usize = 50_000;
-/// Most pages of one list: far more than a tenant has, so that a page key that repeats ends.
-const PAGES: usize = 2000;
 /// Ids asked for in one selector, which may hold 2,000 characters.
 const IDS_PER_CALL: usize = 30;
-/// How far the API looks back by itself, less than which nothing is said.
-const LOOKS_BACK: Duration = Duration::from_secs(2 * 86_400);
 /// Characters of names in one selector, beside what else it holds.
 const NAMES_LENGTH: usize = 1900;
 /// The field that says which services a process runs.
@@ -458,63 +454,6 @@ fn pick(name: &str, mut found: Vec<Entity>) -> Result<String, Failure> {
             Err(Failure::new(FailureKind::AmbiguousService, message))
         }
     }
-}
-
-/// Every page of a list.
-async fn list(client: &Client, selector: &str) -> Result<Vec<Entity>, Failure> {
-    list_with(client, selector, None).await
-}
-
-/// Every page of a list with more fields.
-async fn list_with(client: &Client, selector: &str, fields: Option<&str>) -> Result<Vec<Entity>, Failure> {
-    let mut query = vec![("entitySelector", selector.to_owned()), ("pageSize", "500".to_owned())];
-    query.extend(fields.map(|fields| ("fields", fields.to_owned())));
-    whole(client, query).await
-}
-
-/// The same of what was there at `since` or later, where that is longer ago than the API looks back by itself.
-async fn list_since(
-    client: &Client,
-    selector: &str,
-    (fields, since): (&str, Timestamp),
-) -> Result<Vec<Entity>, Failure> {
-    let mut query = vec![
-        ("entitySelector", selector.to_owned()),
-        ("pageSize", "500".to_owned()),
-        ("fields", fields.to_owned()),
-    ];
-    if client.now().since(since) > LOOKS_BACK {
-        query.push(("from", since.as_millis().to_string()));
-    }
-    whole(client, query).await
-}
-
-/// Every page. Where the key of a page has expired, the list is read once more from its beginning.
-async fn whole(client: &Client, query: Vec<(&str, String)>) -> Result<Vec<Entity>, Failure> {
-    match pages(client, query.clone()).await {
-        Err((failure, true)) if failure.kind == FailureKind::BadRequest => {
-            tracing::debug!(%failure, "a page of entities is gone; listing again");
-            pages(client, query).await.map_err(|(failure, _)| failure)
-        }
-        read => read.map_err(|(failure, _)| failure),
-    }
-}
-
-/// The pages: the first names the selector, the others the page key alone. A failure says whether it was another page's.
-async fn pages(client: &Client, first: Vec<(&str, String)>) -> Result<Vec<Entity>, (Failure, bool)> {
-    let mut query = first;
-    let mut entities = Vec::new();
-    for number in 0..PAGES {
-        let page = client.send(&Call::get(&["entities"], query, SCOPE)).await;
-        let page: EntityPage = page.map_err(|failure| (failure, number > 0))?;
-        entities.extend(page.entities);
-        match page.next_page_key.filter(|key| !key.is_empty()) {
-            Some(key) => query = vec![("nextPageKey", key)],
-            None => return Ok(entities),
-        }
-    }
-    let message = format!("entities has more than {PAGES} pages");
-    Err((Failure::new(FailureKind::BadAnswer, message), false))
 }
 
 #[cfg(test)]

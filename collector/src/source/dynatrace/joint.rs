@@ -224,10 +224,9 @@ impl Dynatrace {
 /// Whether fewer services might get a better answer: what was too much, or a process that none of them is known to run.
 fn is_unsure(read: &Result<(MetricData, Owners), Failure>, services: &[String], kind: EntityKind) -> bool {
     match read {
-        Err(failure) => matches!(
-            failure.kind,
-            FailureKind::TooLarge | FailureKind::BadAnswer | FailureKind::Timeout | FailureKind::Incomplete
-        ),
+        // A tenant that is slow throughout is not asked more and more.
+        Err(failure) if failure.kind == FailureKind::Timeout => services.len() > SERVICES_PER_CALL / 2,
+        Err(failure) => matches!(failure.kind, FailureKind::TooLarge | FailureKind::Incomplete),
         Ok((data, owners)) => {
             let warnings = data.warnings.iter().chain(data.result.iter().filter_map(|r| r.warnings.as_ref()));
             let is_cut = |text: &String| warning(text).is_some_and(|f| f.kind == FailureKind::Incomplete);

@@ -9,6 +9,7 @@ mod credential;
 mod entities;
 mod grail;
 mod joint;
+mod listing;
 mod normalise;
 mod plan;
 mod pressure;
