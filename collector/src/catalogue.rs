@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vouch_proto::subject::{ANY_ENVIRONMENT, CATALOGUE_BUCKET, CATALOGUE_COMPLETE, catalogue_key};
 use vouch_proto::{Name, Timestamp, v1};
-use vouch_service::bucket;
 use vouch_service::clock;
 use vouch_service::lease::Owned;
 
@@ -177,22 +176,6 @@ async fn refresh(
     let complete = complete.join(", ");
     store.put(CATALOGUE_COMPLETE, Bytes::from(complete)).await?;
     Ok(listed.len())
-}
-
-/// What the catalogue says about a service, under its environment or any.
-pub(crate) async fn entry_of(
-    store: &kv::Store,
-    environment: &Name,
-    service: &Name,
-) -> anyhow::Result<Option<v1::ServiceEntry>> {
-    let any = Name::new(ANY_ENVIRONMENT)?;
-    for environment in [environment, &any] {
-        if let Some(bytes) = bucket::read(store, &catalogue_key(environment, service)).await? {
-            // One that another version wrote is no reason to refuse a deployment.
-            return Ok(serde_json::from_slice(&bytes).ok());
-        }
-    }
-    Ok(None)
 }
 
 fn wire(shared: &Shared, names: &(Name, Name), entry: &Entry, now: Timestamp) -> v1::ServiceEntry {

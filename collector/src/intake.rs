@@ -1,6 +1,5 @@
 //! Takes deployments in: each announcement becomes, or joins, a deployment and its collection. Acknowledged only then.
 
-use crate::catalogue;
 use crate::record::{CollectionRecord, Progress, VERSION};
 use anyhow::Context as _;
 use async_nats::jetstream::{AckKind, Message, kv};
@@ -173,7 +172,7 @@ impl Intake {
     async fn announce(&self, news: &Announcement) -> anyhow::Result<Option<DeploymentRecord>> {
         let deployment = &news.deployment;
         let entry =
-            catalogue::entry_of(&self.catalogue, &deployment.environment, &deployment.service).await?;
+            bucket::catalogue_entry(&self.catalogue, &deployment.environment, &deployment.service).await?;
         let entry = entry.unwrap_or_default();
         let template = self.templates.of(deployment)?;
         let (_, window) = deployment.verification.length(template);

@@ -158,17 +158,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::Tag;
-
-    fn service(name: &str, tags: &[(&str, &str, &str)]) -> KnownService {
-        let tag = |(context, key, value): &(&str, &str, &str)| Tag {
-            context: (*context).into(),
-            key: (*key).into(),
-            value: (*value).into(),
-        };
-        let facts = Facts { tags: tags.iter().map(tag).collect(), ..Facts::default() };
-        KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts, tenant: 0 }
-    }
+    use crate::rules::tagged as service;
 
     #[test]
     fn kubernetes_labels_name_services_where_they_have_them() {

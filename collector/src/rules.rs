@@ -337,19 +337,22 @@ impl Rule {
     }
 }
 
+/// A service with tags: context, key, value.
+#[cfg(test)]
+pub(crate) fn tagged(name: &str, tags: &[(&str, &str, &str)]) -> KnownService {
+    let tag = |(context, key, value): &(&str, &str, &str)| Tag {
+        context: (*context).into(),
+        key: (*key).into(),
+        value: (*value).into(),
+    };
+    let facts = Facts { tags: tags.iter().map(tag).collect(), ..Facts::default() };
+    KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts, tenant: 0 }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::tagged as service;
     use super::*;
-
-    fn service(name: &str, tags: &[(&str, &str, &str)]) -> KnownService {
-        let tag = |(context, key, value): &(&str, &str, &str)| Tag {
-            context: (*context).into(),
-            key: (*key).into(),
-            value: (*value).into(),
-        };
-        let facts = Facts { tags: tags.iter().map(tag).collect(), ..Facts::default() };
-        KnownService { name: name.into(), entity_id: format!("SERVICE-{name}"), facts, tenant: 0 }
-    }
 
     fn pod(name: &str, app: &str, namespace: &str, cluster: &str) -> KnownService {
         let mut service = service(

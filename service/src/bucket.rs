@@ -4,6 +4,8 @@ use anyhow::Context as _;
 use async_nats::jetstream::kv::{Operation, Store};
 use bytes::Bytes;
 use std::time::Duration;
+use vouch_proto::subject::{ANY_ENVIRONMENT, catalogue_key};
+use vouch_proto::{Name, v1};
 
 const ATTEMPTS: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -79,4 +81,23 @@ pub async fn read(store: &Store, key: &str) -> anyhow::Result<Option<Bytes>> {
             }
         }
     }
+}
+
+/// What the catalogue says about a service, under its environment or any. An entry that another version wrote and that
+/// cannot be read says that the service is there, and nothing else: it is no reason to refuse a deployment.
+///
+/// # Errors
+/// Where the bucket could not be read.
+pub async fn catalogue_entry(
+    store: &Store,
+    environment: &Name,
+    service: &Name,
+) -> anyhow::Result<Option<v1::ServiceEntry>> {
+    let any = Name::new(ANY_ENVIRONMENT)?;
+    for environment in [environment, &any] {
+        if let Some(bytes) = read(store, &catalogue_key(environment, service)).await? {
+            return Ok(Some(serde_json::from_slice(&bytes).unwrap_or_default()));
+        }
+    }
+    Ok(None)
 }

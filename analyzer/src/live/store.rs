@@ -83,7 +83,8 @@ impl Store {
         at: Timestamp,
         window: Duration,
     ) -> anyhow::Result<Option<DeploymentRecord>> {
-        let entry = self.entry(&news.environment, &news.service).await?.unwrap_or_default();
+        let entry = bucket::catalogue_entry(&self.catalogue, &news.environment, &news.service).await?;
+        let entry = entry.unwrap_or_default();
         let key = subject::deployment_key(&news.environment, &news.service, &news.version);
         bucket::change(&self.deployments, &key, |known| {
             let known = known.map(read::<v1::DeploymentRecord, DeploymentRecord>).transpose()?;
@@ -401,22 +402,9 @@ impl Store {
         .await
     }
 
-    /// What the catalogue says about a service, under its environment or any.
-    async fn entry(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<v1::ServiceEntry>> {
-        let any = Name::new(subject::ANY_ENVIRONMENT)?;
-        for environment in [environment, &any] {
-            let key = subject::catalogue_key(environment, service);
-            if let Some(bytes) = bucket::read(&self.catalogue, &key).await? {
-                // One that another version wrote is no reason to refuse a deployment.
-                return Ok(Some(serde_json::from_slice(&bytes).unwrap_or_default()));
-            }
-        }
-        Ok(None)
-    }
-
     /// Whether the catalogue knows the service; `None` before it is complete, when nothing can be said.
     pub(crate) async fn is_known(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<bool>> {
-        if self.entry(environment, service).await?.is_some() {
+        if bucket::catalogue_entry(&self.catalogue, environment, service).await?.is_some() {
             return Ok(Some(true));
         }
         let complete = bucket::read(&self.catalogue, subject::CATALOGUE_COMPLETE).await?.is_some();

@@ -145,7 +145,7 @@ async fn a_missing_metric_is_refused_alone_and_not_looked_for_every_minute() {
 async fn one_metric_that_spoils_the_call_is_told_apart() {
     let mut ask = ask(QUERY);
     let mut other = ask.metrics[0].clone();
-    (other.name, other.query) = ("bad".into(), "builtin:service.response.time:oops".into());
+    (other.name, other.query) = ("bad".into(), "builtin:service.response.time:oops:splitBy():avg".into());
     ask.metrics.push(other);
     let answers =
         vec![entity(), descriptor(), answer("metrics/builtin:service.response.time:oops", 200, "{}")];

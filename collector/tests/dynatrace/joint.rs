@@ -232,3 +232,52 @@ async fn a_process_that_has_just_begun_is_looked_up_again_until_it_runs_somethin
     }
     tenant.asked();
 }
+
+#[tokio::test]
+async fn what_cannot_be_shared_does_not_keep_the_rest_from_it() {
+    let keys = ["builtin:service.response.time", "builtin:service.requestCount.total"];
+    let service = |id, values| series("dt.entity.service", id, values);
+    let shared = data(&[json!([
+        service("SERVICE-A", json!([1000, 2000, 3000])),
+        service("SERVICE-B", json!([4000, 5000, 6000]))
+    ])]);
+    let alone = || data(&[json!([series("x", "y", json!([1, 2, 3]))])]);
+    let tenant =
+        tenant(vec![unit(keys[0], "MicroSecond"), unit(keys[1], "Count"), shared, alone(), alone()]).await;
+    for key in keys {
+        tenant.source.has_metric(key).await.unwrap();
+    }
+    let limited = format!("{}:splitBy():value:sort(value(sum,descending)):limit(1)", keys[1]);
+    let metrics = [("response_time", RESPONSE_TIME, "ms"), ("requests", limited.as_str(), "count")];
+    let (a, b) = (of("a", &metrics, (-5, -2)), of("b", &metrics, (-5, -2)));
+    let (a, b) = tokio::join!(tenant.source.read(&a), tenant.source.read(&b));
+    assert_eq!(a.unwrap().chunks[0].series[0].samples, [Some(1.0), Some(2.0), Some(3.0)]);
+    assert_eq!(b.unwrap().chunks[0].series[1].samples, [Some(1.0), Some(2.0), Some(3.0)]);
+    let asked = tenant.asked();
+    assert!(asked[2].contains("SERVICE-A%22%2C%22SERVICE-B") && !asked[2].contains("limit"), "{asked:?}");
+    assert!(asked[3].contains("limit") && asked[4].contains("limit"), "each by itself: {asked:?}");
+}
+
+#[tokio::test]
+async fn processes_of_an_old_window_are_looked_up_in_its_time() {
+    let week = 7 * 24 * 60;
+    let stamps: Vec<i64> = (-4..=-2).map(|minute| noon().plus_minutes(minute - week).as_millis()).collect();
+    let process = json!({"dimensions": ["PROCESS_GROUP_INSTANCE-1"],
+        "dimensionMap": {"dt.entity.process_group_instance": "PROCESS_GROUP_INSTANCE-1"}, "timestamps": stamps, "values": [1, 2, 3]});
+    let runs = json!({"entities": [{"entityId": "PROCESS_GROUP_INSTANCE-1", "displayName": "a-1",
+        "toRelationships": {"runsOnProcessGroupInstance": [{"id": "SERVICE-A", "type": "SERVICE"}]}}]});
+    let script = vec![
+        unit("builtin:tech.generic.cpu.usage", "Percent"),
+        data(&[json!([process])]),
+        answer("entities", 200, runs.to_string()),
+    ];
+    let tenant = tenant(script).await;
+    tenant.source.has_metric("builtin:tech.generic.cpu.usage").await.unwrap();
+    let old = |name| of(name, &[("cpu", CPU, "percent")], (-5 - week, -2 - week));
+    let (a, b) = (old("a"), old("b"));
+    let (a, _) = tokio::join!(tenant.source.read(&a), tenant.source.read(&b));
+    assert_eq!(a.unwrap().chunks[0].series[0].samples, [Some(1.0), Some(2.0), Some(3.0)]);
+    let from = format!("from={}", noon().plus_minutes(-5 - week).as_millis());
+    let asked = tenant.asked();
+    assert!(asked[2].contains("entities") && asked[2].contains(&from), "{}", asked[2]);
+}

@@ -52,17 +52,21 @@ impl<K, V> Default for Batcher<K, V> {
     }
 }
 
-/// Takes a gathering away where whoever leads it is dropped before its run.
-struct Gone<'a, K: Ord, V> {
+/// Leaves a lane, however it ends: whoever is dropped before its run takes its gathering away, and the last one the lane.
+struct Leaving<'a, K: Ord, V> {
     batcher: &'a Batcher<K, V>,
     lane: &'a Lane<K>,
-    armed: bool,
+    gathers: bool,
 }
 
-impl<K: Ord, V> Drop for Gone<'_, K, V> {
+impl<K: Ord, V> Drop for Leaving<'_, K, V> {
     fn drop(&mut self) {
-        if self.armed {
+        if self.gathers {
             self.batcher.open.lock().unwrap_or_else(PoisonError::into_inner).remove(self.lane);
+        }
+        let mut lanes = self.batcher.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes.get(self.lane).is_some_and(|turns| Arc::strong_count(turns) == 1) {
+            lanes.remove(self.lane);
         }
     }
 }
@@ -127,7 +131,7 @@ impl<K: Ord + Clone, V> Batcher<K, V> {
         lane: &Lane<K>,
         run: &impl Fn(BTreeSet<String>, Window) -> F,
     ) -> Result<V, Failure> {
-        let mut gone = Gone { batcher: self, lane, armed: true };
+        let mut leaving = Leaving { batcher: self, lane, gathers: true };
         tokio::time::sleep(GATHER).await;
         let turns = self
             .lanes
@@ -136,24 +140,17 @@ impl<K: Ord + Clone, V> Batcher<K, V> {
             .entry(lane.clone())
             .or_default()
             .clone();
-        let turn = turns.lock().await;
-        gone.armed = false;
+        let _turn = turns.lock().await;
+        leaving.gathers = false;
         let gathered = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(lane);
-        let answer = match gathered {
+        match gathered {
             Some(Gathering { members, window, .. }) => run(members, window).await,
             // Nobody else takes it away.
             None => Err(Failure::new(
                 FailureKind::Unavailable,
                 "the gathered calls were lost; they are asked for again",
             )),
-        };
-        drop(turn);
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else is in the lane, or waits for it.
-        if Arc::strong_count(&turns) <= 2 {
-            lanes.remove(lane);
         }
-        answer
     }
 }
 
@@ -204,6 +201,7 @@ mod tests {
         assert_eq!(c, ["c", "d", "1"]);
         assert_eq!(e, ["e", "40"], "another time is asked for alone");
         assert_eq!(runs.load(Ordering::Relaxed), 3);
+        assert!(batcher.lanes.lock().unwrap().is_empty() && batcher.open.lock().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -222,5 +220,6 @@ mod tests {
         let (gone, answer) = tokio::join!(dropped, follows);
         assert!(gone.is_err());
         assert_eq!(answer.as_ref().as_ref().unwrap(), &7);
+        assert!(batcher.lanes.lock().unwrap().is_empty() && batcher.open.lock().unwrap().is_empty());
     }
 }

@@ -81,6 +81,18 @@ impl Entities {
             return Ok(id);
         }
         let name = mapping.and_then(|m| m.entity_name.clone()).unwrap_or_else(|| service.to_string());
+        let id = self.of_display_name(client, name).await?;
+        if mapping.is_none() && self.is_named_otherwise(client, &id, (environment, service)).await? {
+            let message = format!(
+                "no rule names a service `{service}` in `{environment}`; the one of that display name ({id}) is named otherwise, `vouch services` shows how"
+            );
+            return Err(Failure::new(FailureKind::UnknownService, message));
+        }
+        Ok(id)
+    }
+
+    /// The one service of a display name, as it was at most ten minutes ago.
+    async fn of_display_name(&self, client: &Client, name: String) -> Result<String, Failure> {
         if let Some((id, at)) = self.services.lock().unwrap_or_else(PoisonError::into_inner).get(&name)
             && client.now().since(*at) < FRESH
         {
@@ -93,12 +105,6 @@ impl Entities {
         let found = found.as_ref().as_ref().map_err(Clone::clone)?;
         let same = found.iter().filter(|entity| entity.display_name.to_lowercase() == name.to_lowercase());
         let id = pick(&name, same.cloned().collect())?;
-        if mapping.is_none() && self.is_named_otherwise(client, &id, (environment, service)).await? {
-            let message = format!(
-                "no rule names a service `{service}` in `{environment}`; the one of that display name ({id}) is named otherwise, `vouch services` shows how"
-            );
-            return Err(Failure::new(FailureKind::UnknownService, message));
-        }
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         if services.len() >= REMEMBERED {
             services.clear();
@@ -177,9 +183,15 @@ impl Entities {
         Ok(matching.named.iter().chain(matching.ambiguous.iter().flatten()).any(|one| other(&one)))
     }
 
-    /// Forgets a service, so that its id is looked up anew.
-    pub(super) fn forget(&self, id: &str) {
+    /// Forgets a service, so that its id is looked up anew, and what the rules made of it.
+    pub(super) async fn forget(&self, id: &str, now: Timestamp) {
         self.services.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (known, _)| known != id);
+        if let Some((_, tried)) = self.matching.lock().await.as_mut()
+            && now.since(*tried) >= MISSED_FRESH
+        {
+            // What is known stands until services are listed anew.
+            *tried = tried.minus(FRESH);
+        }
     }
 
     /// Display names of entity ids; an id that the tenant does not know has none.
@@ -238,8 +250,8 @@ impl Entities {
         } else {
             for some in unknown.chunks(IDS_PER_CALL) {
                 let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
-                found
-                    .extend(list_with(client, &format!("entityId({})", quoted.join(",")), Some(RUNS)).await?);
+                let selector = format!("entityId({})", quoted.join(","));
+                found.extend(list_since(client, &selector, (RUNS, since)).await?);
             }
         }
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);

@@ -122,7 +122,7 @@ impl Dynatrace {
             Some(forms) => {
                 let selectors = forms.iter().map(|form| form.selector.clone()).collect();
                 let members = BTreeSet::from([service.to_owned()]);
-                let parts = self.joint_data((kind, selectors), (&members, window)).await?;
+                let parts = self.joint_data((kind, selectors), (&members, window)).await;
                 let parts = parts.as_ref().as_ref().map_err(Clone::clone)?;
                 let part = parts.iter().find(|part| part.services.contains(service));
                 let part = part.ok_or_else(|| {
@@ -148,7 +148,7 @@ impl Dynatrace {
         &self,
         key: Key,
         (services, window): (&BTreeSet<String>, Window),
-    ) -> Result<Arc<Result<Vec<Part>, Failure>>, Failure> {
+    ) -> Arc<Result<Vec<Part>, Failure>> {
         let run = |members: BTreeSet<String>, hull: Window| {
             let key = &key;
             async move {
@@ -157,7 +157,7 @@ impl Dynatrace {
                 Ok(join_all(calls).await.into_iter().flatten().collect())
             }
         };
-        Ok(self.joint.join(&key, (services, window), run).await)
+        self.joint.join(&key, (services, window), run).await
     }
 
     /// One call about some services; where its answer is not sure about each of them, one for each half of them.
@@ -226,7 +226,7 @@ fn is_unsure(read: &Result<(MetricData, Owners), Failure>, services: &[String], 
     match read {
         // A tenant that is slow throughout is not asked more and more.
         Err(failure) if failure.kind == FailureKind::Timeout => services.len() > SERVICES_PER_CALL / 2,
-        Err(failure) => matches!(failure.kind, FailureKind::TooLarge | FailureKind::Incomplete),
+        Err(failure) => failure.kind == FailureKind::TooLarge,
         Ok((data, owners)) => {
             let warnings = data.warnings.iter().chain(data.result.iter().filter_map(|r| r.warnings.as_ref()));
             let is_cut = |text: &String| warning(text).is_some_and(|f| f.kind == FailureKind::Incomplete);

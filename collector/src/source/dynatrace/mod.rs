@@ -350,13 +350,14 @@ fn add(reading: &mut Reading, grid: &Grid, series: Vec<vouch_proto::Series>) {
     }
 }
 
-/// Cuts metrics of like entities into calls.
+/// Cuts metrics of like entities into calls; what services can share is not held up by what they cannot.
 fn calls<'q, 'a>(queries: &'q [Prepared<'a>]) -> Vec<&'q [Prepared<'a>]> {
     let mut calls = Vec::new();
     let (mut from, mut length) = (0, 0);
     for (i, query) in queries.iter().enumerate() {
         let more = query.ask.query.len() + 1;
-        let other = i > from && queries.get(from).is_some_and(|q| q.kind != query.kind);
+        let alike = |q: &Prepared<'_>| q.kind == query.kind && q.joint.is_some() == query.joint.is_some();
+        let other = i > from && queries.get(from).is_some_and(|q| !alike(q));
         if i > from && (other || i - from == SELECTORS_PER_CALL || length + more > LONGEST_SELECTOR) {
             calls.extend(queries.get(from..i));
             (from, length) = (i, 0);
@@ -398,7 +399,7 @@ impl MetricSource for Dynatrace {
                 Err(failure) => return Err(failure),
             }
         }
-        queries.sort_by_key(|q| q.kind);
+        queries.sort_by_key(|q| (q.kind, q.joint.is_none()));
         for some in calls(&queries) {
             self.query(ask, &service, some, &mut reading).await?;
         }
@@ -408,7 +409,7 @@ impl MetricSource for Dynatrace {
         let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
         if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {
             // Nothing at all: perhaps the service has got another entity.
-            self.entities.forget(&service);
+            self.entities.forget(&service, self.client.now()).await;
         }
         reading.chunks.sort_by_key(|c| c.resolution);
         Ok(reading)

@@ -100,21 +100,38 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('~', "~~").replace('"', "~\"")
 }
 
-/// The parts of a selector between colons that are outside parentheses and quotes; `None` for an expression.
-fn parts(query: &str) -> Option<Vec<&str>> {
-    let (mut depth, mut quoted, mut escaped, mut from) = (0_u32, false, false, 0);
-    let mut parts = Vec::new();
-    let mut after_space = false;
-    for (i, c) in query.char_indices() {
+/// The characters of a selector outside of quotes, with their places and the parentheses around them; an opening
+/// parenthesis counts for itself, a closing one does not.
+fn unquoted(text: &str) -> impl Iterator<Item = (usize, char, u32)> {
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    text.char_indices().filter_map(move |(i, c)| {
         let was_escaped = std::mem::take(&mut escaped);
         match c {
-            _ if was_escaped => {}
-            '~' => escaped = true,
-            '"' => quoted = !quoted,
-            _ if quoted => {}
-            '(' if i == 0 => return None,
+            _ if was_escaped => return None,
+            '~' => {
+                escaped = true;
+                return None;
+            }
+            '"' => {
+                quoted = !quoted;
+                return None;
+            }
+            _ if quoted => return None,
             '(' => depth += 1,
             ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        Some((i, c, depth))
+    })
+}
+
+/// The parts of a selector between colons that are outside parentheses and quotes; `None` for an expression.
+fn parts(query: &str) -> Option<Vec<&str>> {
+    let (mut parts, mut from) = (Vec::new(), 0);
+    for (i, c, depth) in unquoted(query) {
+        let after_space = query.get(..i).is_some_and(|before| before.ends_with(char::is_whitespace));
+        match c {
+            '(' if i == 0 => return None,
             ':' if depth == 0 => {
                 parts.extend(query.get(from..i));
                 from = i + 1;
@@ -123,7 +140,6 @@ fn parts(query: &str) -> Option<Vec<&str>> {
             '-' if depth == 0 && after_space => return None,
             _ => {}
         }
-        after_space = c.is_whitespace();
     }
     parts.extend(query.get(from..));
     Some(parts)
@@ -144,23 +160,10 @@ pub(super) fn metric_key(query: &str) -> Option<String> {
 
 /// The expressions of a selector: what commas outside of parentheses and quotes separate.
 pub(super) fn expressions(selector: &str) -> Vec<&str> {
-    let (mut depth, mut quoted, mut escaped, mut from) = (0_u32, false, false, 0);
-    let mut all = Vec::new();
-    for (i, c) in selector.char_indices() {
-        let was_escaped = std::mem::take(&mut escaped);
-        match c {
-            _ if was_escaped => {}
-            '~' => escaped = true,
-            '"' => quoted = !quoted,
-            _ if quoted => {}
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            ',' if depth == 0 => {
-                all.extend(selector.get(from..i));
-                from = i + 1;
-            }
-            _ => {}
-        }
+    let (mut all, mut from) = (Vec::new(), 0);
+    for (i, _, _) in unquoted(selector).filter(|(_, c, depth)| *c == ',' && *depth == 0) {
+        all.extend(selector.get(from..i));
+        from = i + 1;
     }
     all.extend(selector.get(from..));
     all.into_iter().map(str::trim).filter(|text| !text.is_empty()).collect()
@@ -240,17 +243,12 @@ impl Chain {
 
 /// Where the parenthesis closes that was opened right before.
 fn closing(text: &str) -> Option<usize> {
-    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
-    for (i, c) in text.char_indices() {
-        let was_escaped = std::mem::take(&mut escaped);
+    let mut open = 0_u32;
+    for (i, c, _) in unquoted(text) {
         match c {
-            _ if was_escaped => {}
-            '~' => escaped = true,
-            '"' => quoted = !quoted,
-            _ if quoted => {}
-            '(' => depth += 1,
-            ')' if depth == 0 => return Some(i),
-            ')' => depth -= 1,
+            '(' => open += 1,
+            ')' if open == 0 => return Some(i),
+            ')' => open -= 1,
             _ => {}
         }
     }
