@@ -36,7 +36,7 @@ pub(super) fn rule(mut section: Section<'_>, invalid: &mut Invalid) -> Option<Ru
         version: expressions(&mut section, "version", false),
         owner: expressions(&mut section, "owner", true),
     };
-    if rule.service.is_empty() {
+    if section.texts("service").is_empty() {
         section.refuse(
             "service",
             "is missing; say what names the service, e.g. name or label:app.kubernetes.io/name",
