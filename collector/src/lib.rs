@@ -3,6 +3,7 @@
 mod around;
 mod batch;
 mod catalogue;
+pub mod changes;
 mod check;
 mod collect;
 pub mod config;
@@ -20,6 +21,8 @@ pub use config::CollectorSettings;
 
 use crate::around::Misses;
 use crate::catalogue::Naming;
+use crate::changes::Announcer;
+use crate::changes::webhook::{self, Webhooks};
 use crate::collect::Shared;
 use crate::config::TenantSettings;
 use crate::intake::Intake;
@@ -27,7 +30,9 @@ use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
 use crate::source::tenants::Tenants;
+use anyhow::Context as _;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use vouch_proto::Name;
 use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
 use vouch_service::lease::Leases;
@@ -84,6 +89,18 @@ pub async fn build_with(
         collections: collections.clone(),
         catalogue: nats.bucket(&CATALOGUE_BUCKET).await?,
     };
+    if let Some(address) = settings.changes.listen {
+        let webhooks = Webhooks {
+            webhooks: settings.changes.webhooks,
+            announcer: Announcer::new(nats.clone(), clock.clone()).await?,
+            templates: settings.templates.clone(),
+            metrics: metrics.clone(),
+        };
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("changes.listen: {address}"))?;
+        tracing::info!(address = %listener.local_addr()?, "webhooks are served");
+        tasks.spawn_vital("webhooks", webhook::serve(webhooks, listener, stop.clone()));
+    }
     let (leases, owned) = Leases::join(&nats, KIND, health).await?;
     let shared = Arc::new(Shared {
         nats,

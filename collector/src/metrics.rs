@@ -24,6 +24,12 @@ struct PartLabels {
     part: String,
 }
 
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookLabels {
+    webhook: String,
+    status: u16,
+}
+
 /// The collector's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -37,6 +43,7 @@ pub struct Metrics {
     open: Gauge,
     skew: Gauge,
     concurrency: Gauge,
+    webhooks: Family<WebhookLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -52,6 +59,7 @@ impl Default for Metrics {
             open: Gauge::default(),
             skew: Gauge::default(),
             concurrency: Gauge::default(),
+            webhooks: Family::default(),
         }
     }
 }
@@ -73,8 +81,14 @@ impl Metrics {
             r.register("source_concurrency", concurrency, self.concurrency.clone());
             let skew = "By how much the source's clock is ahead of the machine's";
             r.register("source_clock_skew_seconds", skew, self.skew.clone());
+            r.register("webhook_calls", "Calls of webhooks by status", self.webhooks.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
         });
+    }
+
+    /// Notes how a call of a webhook was answered.
+    pub fn webhook(&self, webhook: &str, status: u16) {
+        self.webhooks.get_or_create(&WebhookLabels { webhook: webhook.to_owned(), status }).inc();
     }
 
     /// Notes a call, its bytes and its duration.

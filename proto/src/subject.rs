@@ -114,8 +114,12 @@ pub const LEASE_BUCKET: BucketSpec = bucket("vouch_leases", "Owners of partition
 pub const SPENDING_BUCKET: BucketSpec =
     bucket("vouch_spending", "What was spent of the budget", Duration::ZERO);
 
+/// What the finders of changes have seen and told.
+pub const CHANGES_BUCKET: BucketSpec =
+    bucket("vouch_changes", "What the finders of changes have seen", Duration::from_secs(90 * 24 * 3600));
+
 /// Every bucket.
-pub const BUCKETS: [BucketSpec; 7] = [
+pub const BUCKETS: [BucketSpec; 8] = [
     DEPLOYMENT_BUCKET,
     VERIFICATION_BUCKET,
     COLLECTION_BUCKET,
@@ -123,6 +127,7 @@ pub const BUCKETS: [BucketSpec; 7] = [
     CATALOGUE_BUCKET,
     LEASE_BUCKET,
     SPENDING_BUCKET,
+    CHANGES_BUCKET,
 ];
 
 const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pending: i64) -> ConsumerSpec {
@@ -229,6 +234,18 @@ pub fn deployment_key(environment: &Name, service: &Name, version: &Name) -> Str
 #[must_use]
 pub fn newest_deployment_key(environment: &Name, service: &Name) -> String {
     format!("newest.{}.{}", environment.token(), service.token())
+}
+
+/// Key of what was told of a service last.
+#[must_use]
+pub fn told_key(environment: &Name, service: &Name) -> String {
+    format!("told.{}.{}", environment.token(), service.token())
+}
+
+/// Key of what a finder has seen, by its name and, where it looks at several things, one of them.
+#[must_use]
+pub fn seen_key(finder: &str, thing: &str) -> String {
+    format!("seen.{}.{}", encode_token(finder), encode_token(thing))
 }
 
 /// Environment under which the catalogue lists services of a source that serves every environment.

@@ -294,7 +294,7 @@ impl<'a> Section<'a> {
 }
 
 /// Sections of a settings file that all services share; each reads its own and leaves the others to their owners.
-const SHARED_FILE: [&str; 13] = [
+const SHARED_FILE: [&str; 14] = [
     "budget",
     "nats",
     "log",
@@ -304,6 +304,7 @@ const SHARED_FILE: [&str; 13] = [
     "default_template",
     "overrides",
     "services",
+    "changes",
     "collector",
     "analyzer",
     "notifier",

@@ -1,8 +1,10 @@
 //! The collector's settings: section `collector`, and the templates that it shares with the analyzer.
 
+mod changes;
 mod rules;
 mod tenant;
 
+pub use changes::ChangeSettings;
 pub use tenant::{ServiceMapping, TenantSettings};
 
 use self::rules::rule;
@@ -28,10 +30,12 @@ pub struct CollectorSettings {
     pub templates: Templates,
     /// Most other services that are looked at around one that is deployed; 0 looks at none.
     pub neighbours: usize,
+    /// How deployments are found by themselves.
+    pub changes: ChangeSettings,
 }
 
 impl CollectorSettings {
-    /// Reads the sections `collector`, `templates` and `default_template`.
+    /// Reads the sections `collector`, `services`, `changes`, `templates` and `default_template`.
     pub fn read(root: &mut Section<'_>, invalid: &mut Invalid) -> Self {
         let templates = read_templates(root, invalid);
         let mut section = root.section("collector");
@@ -56,7 +60,8 @@ impl CollectorSettings {
         }
         let neighbours = usize::try_from(section.number("neighbours", 12, 0..=20)).unwrap_or(0);
         section.finish(invalid);
-        Self { tenants, pace, templates, neighbours }
+        let changes = ChangeSettings::read(root, invalid);
+        Self { tenants, pace, templates, neighbours, changes }
     }
 }
 

@@ -8,3 +8,5 @@ mod outage;
 mod paths;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod webhooks;

@@ -132,6 +132,20 @@ impl World {
         Self { server, nats, clock, tenant, token_file, url, tasks, _folder: folder }
     }
 
+    /// What ends with the test.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    pub(crate) fn stop(&self) -> tokio_util::sync::CancellationToken {
+        self.tasks.stop().clone()
+    }
+
+    pub(crate) fn kill_nats(&mut self) {
+        self.server.child.kill().unwrap();
+        self.server.child.wait().unwrap();
+    }
+
     fn settings(&self) -> CollectorSettings {
         let yaml = format!(
             "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s}}",
