@@ -1,5 +1,6 @@
 //! The catalogue of services: what the source knows, for whoever checks a request's service.
 
+use crate::changes::releases::Releases;
 use crate::collect::Shared;
 use crate::config::ServiceMapping;
 use crate::rules::{Matching, Named, Rule};
@@ -56,6 +57,8 @@ impl From<Named> for Entry {
     }
 }
 
+/// What was written, and when.
+type Written = BTreeMap<(Name, Name), (Entry, tokio::time::Instant)>;
 /// Entries by environment and service.
 type Listed = BTreeMap<(Name, Name), Entry>;
 
@@ -104,28 +107,65 @@ impl Naming {
     }
 }
 
+impl Naming {
+    /// The names that deployments use, by the source's ids. A service of several names has the last of them.
+    pub(crate) fn by_id(&self, found: &[KnownService]) -> BTreeMap<String, (Name, Name)> {
+        self.listed(found).into_iter().map(|(names, entry)| (entry.entity_id, names)).collect()
+    }
+}
+
+/// Who keeps the catalogue.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// Of each tenant.
+    pub(crate) namings: Vec<Naming>,
+    /// Who is told which versions run, where releases are deployments.
+    pub(crate) releases: Option<Releases>,
+}
+
+impl Keeper {
+    /// Tells which versions run.
+    async fn look(&mut self, written: &Written) {
+        let Some(releases) = &mut self.releases else { return };
+        let running =
+            written.iter().filter_map(|(names, (entry, _))| Some((names, entry.version.as_deref()?)));
+        if let Err(error) = releases.look(running).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "a new version may not have been announced; looking again"
+            );
+        }
+    }
+}
+
 /// Keeps the catalogue until `stop`: at the start every replica writes it, then the owner of one partition.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    namings: Vec<Naming>,
+    mut keeper: Keeper,
     owned: Owned,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let store = shared.nats.bucket(&CATALOGUE_BUCKET).await?;
-    let mut written: BTreeMap<(Name, Name), (Entry, tokio::time::Instant)> = BTreeMap::new();
+    let mut written = Written::new();
     let mut first = true;
     loop {
         let mut pause = REFRESH;
-        let keeper = owned.borrow().contains(&KEEPER);
-        if first || keeper {
+        let keeps = owned.borrow().contains(&KEEPER);
+        if first || keeps {
             let refreshed = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                refreshed = refresh(&shared, &store, &namings, &mut written) => refreshed,
+                refreshed = refresh(&shared, &store, &keeper.namings, &mut written) => refreshed,
             };
             match refreshed {
                 Ok(services) => {
                     first = false;
                     tracing::debug!(services, "catalogue refreshed");
+                    if keeps {
+                        tokio::select! {
+                            () = stop.cancelled() => return Ok(()),
+                            () = keeper.look(&written) => {}
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "catalogue not refreshed");
@@ -144,7 +184,7 @@ async fn refresh(
     shared: &Shared,
     store: &kv::Store,
     namings: &[Naming],
-    written: &mut BTreeMap<(Name, Name), (Entry, tokio::time::Instant)>,
+    written: &mut Written,
 ) -> anyhow::Result<usize> {
     let mut listed = Listed::new();
     let mut failed = None;

@@ -1,9 +1,9 @@
 //! `vouch check --connect`: tries what collecting needs against the tenant, and says what is wrong.
 
-use crate::config::{CollectorSettings, TenantSettings};
+use crate::config::{ChangeSettings, CollectorSettings, TenantSettings};
 use crate::metrics::Metrics;
 use crate::source::MetricSource as _;
-use crate::source::dynatrace::{Dynatrace, TokenState};
+use crate::source::dynatrace::{Dynatrace, TokenState, WRITE_SCOPE};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
 
@@ -21,7 +21,7 @@ pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Find
     let mut all = Vec::new();
     for tenant in &settings.tenants {
         let name = if tenant.is_one_of_several { format!("{}: ", tenant.name) } else { String::new() };
-        let findings = check_tenant(tenant, clock.clone()).await;
+        let findings = check_tenant(tenant, &settings.changes, clock.clone()).await;
         all.extend(
             findings.into_iter().map(|one| Finding { subject: format!("{name}{}", one.subject), ..one }),
         );
@@ -29,12 +29,14 @@ pub async fn check(settings: &CollectorSettings, clock: SharedClock) -> Vec<Find
     all
 }
 
-async fn check_tenant(tenant: &TenantSettings, clock: SharedClock) -> Vec<Finding> {
+async fn check_tenant(tenant: &TenantSettings, changes: &ChangeSettings, clock: SharedClock) -> Vec<Finding> {
     let source = match Dynatrace::new(tenant, clock, Health::default(), Metrics::default()) {
         Ok(source) => source,
         Err(e) => return vec![Finding { subject: "client".to_owned(), result: Err(format!("{e:#}")) }],
     };
-    let token = match source.token_state().await {
+    let state = source.token_state().await;
+    let scopes = state.as_ref().ok().filter(|state| state.is_known).map(|state| state.scopes.clone());
+    let token = match state {
         Ok(TokenState { wrong: Some(wrong), .. }) => Err(wrong),
         Ok(TokenState { is_known: false, .. }) => Ok("the tenant cannot tell; the calls below do".to_owned()),
         Ok(TokenState { expires, .. }) => {
@@ -58,6 +60,22 @@ async fn check_tenant(tenant: &TenantSettings, clock: SharedClock) -> Vec<Findin
         };
         findings
             .push(Finding { subject: "problems (problems.read, optional)".to_owned(), result: Ok(problems) });
+    }
+    if answers && changes.events.is_some() {
+        let result = source.has_events().await.map(|()| "readable".to_owned()).map_err(|e| e.to_string());
+        findings.push(Finding { subject: "events (events.read)".to_owned(), result });
+    }
+    if answers && changes.annotate {
+        // Nothing is written to try it.
+        let result = match scopes {
+            None => Ok("the tenant cannot tell before an event is written".to_owned()),
+            Some(scopes) if scopes.iter().any(|scope| scope == WRITE_SCOPE) => Ok("allowed".to_owned()),
+            Some(_) => Err(format!(
+                "missing_scope: the token lacks {WRITE_SCOPE}, which changes.dynatrace.annotate needs; generate one \
+                 with it in Dynatrace > Access tokens"
+            )),
+        };
+        findings.push(Finding { subject: format!("writing events ({WRITE_SCOPE})"), result });
     }
     if let Some(skew) = source.clock_skew() {
         let result = skew.map(|seconds| format!("{seconds} s apart"));

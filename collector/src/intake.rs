@@ -1,31 +1,17 @@
 //! Takes deployments in: each announcement becomes, or joins, a deployment and its collection. Acknowledged only then.
 
+use crate::consumer::{self, Reader, Refused};
 use crate::record::{CollectionRecord, Progress, VERSION};
 use anyhow::Context as _;
-use async_nats::jetstream::{AckKind, Message, kv};
-use futures::StreamExt as _;
-use std::time::Duration;
+use async_nats::jetstream::{Message, kv};
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use vouch_proto::announce::{Announced, announce, happened_at, verification_id};
 use vouch_proto::subject::{self, COLLECTOR_DEPLOYMENTS};
 use vouch_proto::{Deployment, DeploymentRecord, Phase, Templates, Timestamp, envelope, v1};
 use vouch_service::bucket::{self, Change};
 use vouch_service::clock::SharedClock;
-use vouch_service::nats::{Nats, dead_letter, header, is_poison};
-
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
-const RETRY_AFTER: Duration = Duration::from_secs(2);
-
-/// Why an announcement was not taken in.
-#[derive(Debug)]
-enum Refused {
-    /// It can never be used.
-    Unusable(String),
-    /// A dependency failed: again later, as often as it takes.
-    Dependency(anyhow::Error),
-    /// Nobody knows; after many times it counts as poison.
-    Unexplained(anyhow::Error),
-}
+use vouch_service::nats::{Nats, header};
 
 /// A record in a bucket that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -57,65 +43,7 @@ pub(crate) struct Intake {
 impl Intake {
     /// Reads announcements until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        loop {
-            // What is cut off by the stop was not acknowledged, and comes again.
-            let ended = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                ended = self.messages() => ended,
-            };
-            if let Err(error) = ended {
-                tracing::warn!(error = format!("{error:#}"), "deployments cannot be read; trying again");
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(REOPEN_AFTER) => {}
-            }
-        }
-    }
-
-    /// Handles messages until the consumer fails.
-    async fn messages(&self) -> anyhow::Result<()> {
-        let consumer = self.nats.consumer(&COLLECTOR_DEPLOYMENTS).await?;
-        let mut messages = consumer.stream().max_messages_per_batch(16).messages().await?;
-        while let Some(message) = messages.next().await {
-            self.handle(&message?).await;
-        }
-        anyhow::bail!("the consumer ended")
-    }
-
-    async fn handle(&self, message: &Message) {
-        let answer = match self.take_in(message).await {
-            Ok(()) => message.ack().await,
-            Err(Refused::Unusable(reason)) => self.bury(message, &reason).await,
-            Err(Refused::Dependency(error)) => {
-                tracing::warn!(error = format!("{error:#}"), "deployment not taken in; trying again");
-                message.ack_with(AckKind::Nak(Some(RETRY_AFTER))).await
-            }
-            Err(Refused::Unexplained(error)) => {
-                let delivered = message.info().map_or(1, |info| info.delivered);
-                tracing::error!(error = format!("{error:#}"), delivered, "deployment not taken in");
-                if is_poison(delivered, false) {
-                    self.bury(message, &format!("not taken in after {delivered} deliveries: {error:#}")).await
-                } else {
-                    message.ack_with(AckKind::Nak(Some(RETRY_AFTER))).await
-                }
-            }
-        };
-        if let Err(error) = answer {
-            tracing::warn!(%error, "a deployment was not acknowledged and will come again");
-        }
-    }
-
-    async fn bury(&self, message: &Message, reason: &str) -> Result<(), async_nats::Error> {
-        dead_letter(&self.nats, COLLECTOR_DEPLOYMENTS.name, message, reason).await?;
-        message.ack_with(AckKind::Term).await
-    }
-
-    async fn take_in(&self, message: &Message) -> Result<(), Refused> {
-        let news = self.decode(message).map_err(Refused::Unusable)?;
-        self.apply(&news).await.map_err(|error| {
-            if error.is::<Damaged>() { Refused::Unexplained(error) } else { Refused::Dependency(error) }
-        })
+        consumer::run(&self.nats, &COLLECTOR_DEPLOYMENTS, &self, stop).await
     }
 
     fn decode(&self, message: &Message) -> Result<Announcement, String> {
@@ -234,6 +162,16 @@ impl Intake {
             })
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Reader for Intake {
+    async fn take_in(&self, message: &Message) -> Result<(), Refused> {
+        let news = self.decode(message).map_err(Refused::Unusable)?;
+        self.apply(&news).await.map_err(|error| {
+            if error.is::<Damaged>() { Refused::Unexplained(error) } else { Refused::Dependency(error) }
+        })
     }
 }
 

@@ -7,6 +7,7 @@ pub mod changes;
 mod check;
 mod collect;
 pub mod config;
+mod consumer;
 mod intake;
 pub mod metrics;
 pub mod propose;
@@ -20,9 +21,8 @@ pub use check::{Finding, check};
 pub use config::CollectorSettings;
 
 use crate::around::Misses;
-use crate::catalogue::Naming;
-use crate::changes::Announcer;
-use crate::changes::webhook::{self, Webhooks};
+use crate::catalogue::{Keeper, Naming};
+use crate::changes::start::Finders;
 use crate::collect::Shared;
 use crate::config::TenantSettings;
 use crate::intake::Intake;
@@ -30,9 +30,7 @@ use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
 use crate::source::tenants::Tenants;
-use anyhow::Context as _;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use vouch_proto::Name;
 use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
 use vouch_service::lease::Leases;
@@ -89,19 +87,20 @@ pub async fn build_with(
         collections: collections.clone(),
         catalogue: nats.bucket(&CATALOGUE_BUCKET).await?,
     };
-    if let Some(address) = settings.changes.listen {
-        let webhooks = Webhooks {
-            webhooks: settings.changes.webhooks,
-            announcer: Announcer::new(nats.clone(), clock.clone()).await?,
-            templates: settings.templates.clone(),
-            metrics: metrics.clone(),
-        };
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("changes.listen: {address}"))?;
-        tracing::info!(address = %listener.local_addr()?, "webhooks are served");
-        tasks.spawn_vital("webhooks", webhook::serve(webhooks, listener, stop.clone()));
-    }
     let (leases, owned) = Leases::join(&nats, KIND, health).await?;
+    let naming = |tenant: &TenantSettings| {
+        let TenantSettings { name, environment, services: mappings, rules, .. } = tenant.clone();
+        (name, Naming { environment, mappings, rules })
+    };
+    let tenants: Vec<(String, Naming)> = settings.tenants.iter().map(naming).collect();
+    let finders = Finders {
+        nats: nats.clone(),
+        clock: clock.clone(),
+        source: source.clone(),
+        metrics: metrics.clone(),
+    };
+    let changes = (settings.changes, settings.templates.clone());
+    let releases = finders.start(changes, tenants.clone(), &tasks, owned.clone()).await?;
     let shared = Arc::new(Shared {
         nats,
         clock,
@@ -116,14 +115,11 @@ pub async fn build_with(
         misses: Misses::default(),
         metrics,
     });
-    let naming = |tenant: TenantSettings| {
-        let TenantSettings { environment, services: mappings, rules, .. } = tenant;
-        Naming { environment, mappings, rules }
-    };
-    let namings: Vec<Naming> = settings.tenants.into_iter().map(naming).collect();
     tasks.spawn_vital("leases", leases.run(stop.clone()));
     tasks.spawn_vital("deployments", intake.run(stop.clone()));
-    tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), namings, owned.clone(), stop));
+    let namings = tenants.into_iter().map(|(_, naming)| naming).collect();
+    let keeper = Keeper { namings, releases };
+    tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), keeper, owned.clone(), stop));
     tasks.spawn_vital("collections", supervisor::run(shared, tasks.clone(), owned));
     Ok(())
 }

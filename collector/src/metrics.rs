@@ -30,6 +30,12 @@ struct WebhookLabels {
     status: u16,
 }
 
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LookLabels {
+    tenant: String,
+    outcome: &'static str,
+}
+
 /// The collector's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -44,6 +50,7 @@ pub struct Metrics {
     skew: Gauge,
     concurrency: Gauge,
     webhooks: Family<WebhookLabels, Counter>,
+    looks: Family<LookLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -60,6 +67,7 @@ impl Default for Metrics {
             skew: Gauge::default(),
             concurrency: Gauge::default(),
             webhooks: Family::default(),
+            looks: Family::default(),
         }
     }
 }
@@ -82,8 +90,16 @@ impl Metrics {
             let skew = "By how much the source's clock is ahead of the machine's";
             r.register("source_clock_skew_seconds", skew, self.skew.clone());
             r.register("webhook_calls", "Calls of webhooks by status", self.webhooks.clone());
+            let looks = "How often a tenant was looked at for deployments, by outcome";
+            r.register("change_looks", looks, self.looks.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
         });
+    }
+
+    /// Notes that a tenant was looked at for deployments.
+    pub fn looked(&self, tenant: &str, is_ok: bool) {
+        let outcome = if is_ok { "ok" } else { "failed" };
+        self.looks.get_or_create(&LookLabels { tenant: tenant.to_owned(), outcome }).inc();
     }
 
     /// Notes how a call of a webhook was answered.

@@ -83,12 +83,15 @@ pub const EVIDENCE: StreamSpec =
 /// The audit of actions.
 pub const ACTIONS: StreamSpec =
     stream!("VOUCH_ACTION", "vouch.v1.action.>", "What was done about verdicts", 365 days, 4 GiB, -1);
+/// CDEvents of others.
+pub const CDEVENTS: StreamSpec =
+    stream!("VOUCH_CDEVENT", "vouch.v1.cdevent.>", "CDEvents that others publish", 7 days, 1 GiB, -1);
 /// What could not be decoded or handled.
 pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead-letter.>", "Messages that could not be used", 30 days, 1 GiB, -1);
 
 /// Every stream.
-pub const STREAMS: [StreamSpec; 7] =
-    [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, DEAD_LETTERS];
+pub const STREAMS: [StreamSpec; 8] =
+    [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, CDEVENTS, DEAD_LETTERS];
 
 const fn bucket(name: &'static str, description: &'static str, max_age: Duration) -> BucketSpec {
     BucketSpec { name, description, max_age }
@@ -136,6 +139,10 @@ const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pendin
 
 /// The collectors' share of the deployments.
 pub const COLLECTOR_DEPLOYMENTS: ConsumerSpec = consumer("collector-deployments", DEPLOYMENTS.name, 30, 256);
+/// The collectors' share of the CDEvents.
+pub const COLLECTOR_CDEVENTS: ConsumerSpec = consumer("collector-cdevents", CDEVENTS.name, 30, 64);
+/// The deployments that collectors write into their sources.
+pub const COLLECTOR_ANNOTATIONS: ConsumerSpec = consumer("collector-annotations", DEPLOYMENTS.name, 60, 64);
 /// The analyzers' share of the deployments.
 pub const ANALYZER_DEPLOYMENTS: ConsumerSpec = consumer("analyzer-deployments", DEPLOYMENTS.name, 30, 256);
 /// The notifiers' share of the verdicts.
@@ -144,7 +151,13 @@ pub const NOTIFIER_VERDICTS: ConsumerSpec = consumer("notifier-verdicts", VERDIC
 pub const ANALYZER_SERIES: &str = "analyzer-series";
 
 /// Every durable consumer.
-pub const CONSUMERS: [ConsumerSpec; 3] = [COLLECTOR_DEPLOYMENTS, ANALYZER_DEPLOYMENTS, NOTIFIER_VERDICTS];
+pub const CONSUMERS: [ConsumerSpec; 5] = [
+    COLLECTOR_DEPLOYMENTS,
+    COLLECTOR_ANNOTATIONS,
+    COLLECTOR_CDEVENTS,
+    ANALYZER_DEPLOYMENTS,
+    NOTIFIER_VERDICTS,
+];
 
 /// Deliveries without a recorded failure of a dependency after which a message counts as poison.
 pub const MAX_UNEXPLAINED_DELIVERIES: i64 = 20;

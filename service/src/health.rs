@@ -47,7 +47,11 @@ impl Health {
         registrar(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn metrics(&self) -> Result<String, std::fmt::Error> {
+    /// The metrics as Prometheus reads them.
+    ///
+    /// # Errors
+    /// Where they cannot be written as text.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;

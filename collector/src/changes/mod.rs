@@ -1,14 +1,20 @@
 //! Deployments that nobody announced in Vouch's own words: each is brought into them and put on the topic, where it is
-//! taken in like any other. A new finder is one file here and its task in `build`.
+//! taken in like any other. A new finder is one file here and its task in `start.rs`.
 
+pub(crate) mod annotate;
 pub(crate) mod announcer;
 pub mod cdevents;
 pub mod named;
+pub(crate) mod releases;
 pub mod same;
+pub(crate) mod source;
+pub(crate) mod start;
+pub(crate) mod topic;
 pub mod webhook;
 
 pub use announcer::Announcer;
 pub use named::{Names, Seen};
+pub use source::Look;
 
 use vouch_proto::Deployment;
 

@@ -62,6 +62,17 @@ pub struct Names {
 }
 
 impl Names {
+    /// For a finder that knows the names already.
+    #[must_use]
+    pub fn exact(service: &Name, environment: &Name) -> Self {
+        let every = "*".parse().map(|pattern| (pattern, service.clone()));
+        Self {
+            environment: Some(environment.clone()),
+            environments: Vec::new(),
+            services: every.into_iter().collect(),
+        }
+    }
+
     /// The change in the names that deployments use; `source` says who found it.
     ///
     /// # Errors

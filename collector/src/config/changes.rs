@@ -1,14 +1,17 @@
 //! The section `changes`: how deployments are found by themselves, and what is told from outside.
 
-use crate::changes::Names;
 use crate::changes::webhook::{Kind, Webhook};
+use crate::changes::{Look, Names};
+use crate::source::EventKind;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 use vouch_proto::{Glob, Invalid, Name};
 use vouch_service::settings::Section;
 
+const MINUTE: Duration = Duration::from_secs(60);
 /// Where webhooks are served.
 const LISTEN: &str = "127.0.0.1:8090";
 /// Shortest secret.
@@ -21,6 +24,14 @@ pub struct ChangeSettings {
     pub listen: Option<SocketAddr>,
     /// The webhooks.
     pub webhooks: Vec<Webhook>,
+    /// How the words of CDEvents on NATS are translated.
+    pub cdevents: Names,
+    /// Which events of Dynatrace are looked for; none where none are.
+    pub events: Option<Look>,
+    /// Whether another detected version is a deployment.
+    pub releases: bool,
+    /// Whether deployments are written into Dynatrace.
+    pub annotate: bool,
 }
 
 impl ChangeSettings {
@@ -35,9 +46,28 @@ impl ChangeSettings {
             section
                 .refuse("listen", format!("`{listen}` is no address with a port; write e.g. 0.0.0.0:8090"));
         });
+        let mut events = section.section("cdevents");
+        let cdevents = names(&mut events, None);
+        events.finish(invalid);
+        let (events, releases, annotate) = dynatrace(section.section("dynatrace"), invalid);
         section.finish(invalid);
-        Self { listen: listen.ok().filter(|_| !webhooks.is_empty()), webhooks }
+        let listen = listen.ok().filter(|_| !webhooks.is_empty());
+        Self { listen, webhooks, cdevents, events, releases, annotate }
     }
+}
+
+fn dynatrace(mut section: Section<'_>, invalid: &mut Invalid) -> (Option<Look>, bool, bool) {
+    let mut kinds = Vec::new();
+    for (key, kind) in [("events", EventKind::Deployment), ("restarts", EventKind::Restart)] {
+        if section.flag(key, false) {
+            kinds.push(kind);
+        }
+    }
+    let every = section.duration("every", MINUTE, MINUTE / 2..=60 * MINUTE);
+    let releases = section.flag("releases", false);
+    let annotate = section.flag("annotate", false);
+    section.finish(invalid);
+    ((!kinds.is_empty()).then_some(Look { kinds, every }), releases, annotate)
 }
 
 fn webhook(mut section: Section<'_>, others: &[Webhook], invalid: &mut Invalid) -> Option<Webhook> {

@@ -61,6 +61,10 @@ impl CollectorSettings {
         let neighbours = usize::try_from(section.number("neighbours", 12, 0..=20)).unwrap_or(0);
         section.finish(invalid);
         let changes = ChangeSettings::read(root, invalid);
+        if changes.releases && rules.iter().all(|rule| rule.version.is_empty()) {
+            let message = "needs to know the versions; give a rule in `services` a `version`, e.g. property:releasesVersion";
+            invalid.push("changes.dynatrace.releases", message);
+        }
         Self { tenants, pace, templates, neighbours, changes }
     }
 }

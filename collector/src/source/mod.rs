@@ -12,7 +12,7 @@ use crate::rules::Facts;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::time::Duration;
-use vouch_proto::{Name, Problem, Relation, Series, Timestamp, Window};
+use vouch_proto::{Deployment, Name, Problem, Relation, Series, Timestamp, Window};
 
 /// Coarsest step that can be judged.
 pub const COARSEST_STEP: Duration = Duration::from_secs(15 * 60);
@@ -127,6 +127,34 @@ pub struct KnownService {
     pub tenant: usize,
 }
 
+/// Something that the source was told of or has seen by itself, and that may be a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceEvent {
+    /// The source's own id.
+    pub id: String,
+    /// When it began.
+    pub at: Timestamp,
+    /// The services that it is about, by the source's ids; none where they cannot be told.
+    pub services: Vec<String>,
+    /// What it is.
+    pub kind: EventKind,
+    /// The version that it names.
+    pub version: Option<String>,
+    /// The environment that it names.
+    pub stage: Option<String>,
+    /// Whether it is an echo of what Vouch itself has written.
+    pub is_own: bool,
+}
+
+/// What an event of the source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// Somebody said that he deployed.
+    Deployment,
+    /// A process has begun again.
+    Restart,
+}
+
 /// A source of series.
 #[async_trait]
 pub trait MetricSource: Debug + Send + Sync {
@@ -151,6 +179,29 @@ pub trait MetricSource: Debug + Send + Sync {
     /// As for `bystanders`.
     async fn problems(&self, _ask: &Ask) -> Result<Vec<Problem>, Failure> {
         Ok(Vec::new())
+    }
+
+    /// What one of several tenants, from 0, knows of deployments that began in a window, of these kinds.
+    /// A source that knows nothing of them has none.
+    ///
+    /// # Errors
+    /// Where they could not be read.
+    async fn events(
+        &self,
+        _tenant: usize,
+        _window: Window,
+        _kinds: &[EventKind],
+    ) -> Result<Vec<SourceEvent>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// Writes the beginning of a deployment into the source, for those who look there. A source that takes nothing in
+    /// does nothing.
+    ///
+    /// # Errors
+    /// Where it was not taken, or nobody knows whether it was.
+    async fn write_event(&self, _deployment: &Deployment, _started_at: Timestamp) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// The services that the source knows now.

@@ -1,9 +1,11 @@
 //! Several tenants as one source: each holds an environment.
 
-use super::{Ask, Bystander, Failure, FailureKind, KnownService, MetricSource, Reading};
+use super::{
+    Ask, Bystander, EventKind, Failure, FailureKind, KnownService, MetricSource, Reading, SourceEvent,
+};
 use async_trait::async_trait;
 use std::sync::Arc;
-use vouch_proto::{Name, Problem};
+use vouch_proto::{Deployment, Name, Problem, Timestamp, Window};
 
 /// Tenants by the environments that they hold.
 #[derive(Debug)]
@@ -43,6 +45,20 @@ impl MetricSource for Tenants {
 
     async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
         self.of(&ask.environment)?.problems(ask).await
+    }
+
+    async fn events(
+        &self,
+        tenant: usize,
+        window: Window,
+        kinds: &[EventKind],
+    ) -> Result<Vec<SourceEvent>, Failure> {
+        let Some((_, source)) = self.all.get(tenant) else { return Ok(Vec::new()) };
+        source.events(0, window, kinds).await
+    }
+
+    async fn write_event(&self, deployment: &Deployment, started_at: Timestamp) -> Result<(), Failure> {
+        self.of(&deployment.environment)?.write_event(deployment, started_at).await
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod grail;

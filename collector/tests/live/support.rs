@@ -12,7 +12,7 @@ use vouch_collector::record::CollectionRecord;
 use vouch_collector::source::MetricSource;
 use vouch_collector::{CollectorSettings, build, build_with};
 use vouch_proto::envelope::{self, Origin};
-use vouch_proto::subject::{self, COLLECTION_BUCKET, SERIES};
+use vouch_proto::subject::{self, COLLECTION_BUCKET, DEPLOYMENTS, SERIES};
 use vouch_proto::{Deployment, Invalid, Name, SeriesBatch, Timestamp, v1};
 use vouch_service::clock::{ScaledClock, SharedClock};
 use vouch_service::health::Health;
@@ -147,8 +147,14 @@ impl World {
     }
 
     fn settings(&self) -> CollectorSettings {
+        self.settings_with("")
+    }
+
+    /// The settings, with more sections.
+    fn settings_with(&self, more: &str) -> CollectorSettings {
+        let held = if more.is_empty() { "" } else { ", environment: prod" };
         let yaml = format!(
-            "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s}}",
+            "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s{held}}}\n{more}",
             self.url,
             self.token_file.display()
         );
@@ -177,6 +183,20 @@ impl World {
     pub(crate) async fn collector_of(&self, source: Arc<dyn MetricSource>) -> Collector {
         let (context, collector) = self.context().await;
         build_with(self.settings(), context, source, Metrics::default()).await.unwrap();
+        collector
+    }
+
+    /// A collector against the tenant, with more settings.
+    pub(crate) async fn collector_with(&self, more: &str) -> Collector {
+        let (context, collector) = self.context().await;
+        build(self.settings_with(more), context).await.unwrap();
+        collector
+    }
+
+    /// A collector against a source of the test's, with more settings.
+    pub(crate) async fn collector_of_with(&self, source: Arc<dyn MetricSource>, more: &str) -> Collector {
+        let (context, collector) = self.context().await;
+        build_with(self.settings_with(more), context, source, Metrics::default()).await.unwrap();
         collector
     }
 
@@ -231,6 +251,31 @@ impl World {
             panic!("not enough in {PATIENCE:?}; came:\n{}", windows.join("\n"));
         }
         (batches, heads)
+    }
+
+    /// All that is on the topic of deployments.
+    pub(crate) async fn announced(&self) -> Vec<Deployment> {
+        let stream = self.nats.jetstream.get_stream(DEPLOYMENTS.name).await.unwrap();
+        let count = stream.get_info().await.unwrap().state.messages;
+        let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
+        let messages = consumer.messages().await.unwrap().take(usize::try_from(count).unwrap());
+        let read = |message: Result<async_nats::jetstream::Message, _>| async move {
+            let wire: v1::Deployment = serde_json::from_slice(&message.unwrap().payload).unwrap();
+            Deployment::try_from(wire).unwrap()
+        };
+        messages.then(read).collect().await
+    }
+
+    /// The same, once there are so many.
+    pub(crate) async fn announced_at_least(&self, count: usize) -> Vec<Deployment> {
+        for _ in 0..PATIENCE.as_millis() / 50 {
+            let all = self.announced().await;
+            if all.len() >= count {
+                return all;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:?} is all that was announced", self.announced().await);
     }
 
     /// The only collection, once `ready` says so.

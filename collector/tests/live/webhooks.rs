@@ -1,16 +1,14 @@
 //! Webhooks over real HTTP: what is told in others' words is announced once, and nobody is let in without the secret.
 
 use crate::support::{World, name, noon};
-use async_nats::jetstream::consumer::pull;
-use futures::StreamExt as _;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vouch_collector::changes::webhook::{Kind, Webhook, Webhooks, serve};
 use vouch_collector::changes::{Announcer, Names};
 use vouch_collector::metrics::Metrics;
-use vouch_proto::subject::{CATALOGUE_BUCKET, CATALOGUE_COMPLETE, DEPLOYMENTS, catalogue_key};
-use vouch_proto::{Deployment, Phase, Templates, v1};
+use vouch_proto::subject::{CATALOGUE_BUCKET, CATALOGUE_COMPLETE, catalogue_key};
+use vouch_proto::{Phase, Templates};
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -57,19 +55,6 @@ async fn answer(request: RequestBuilder) -> (u16, Value) {
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-/// All that is on the topic.
-async fn announced(world: &World) -> Vec<Deployment> {
-    let stream = world.nats.jetstream.get_stream(DEPLOYMENTS.name).await.unwrap();
-    let count = stream.get_info().await.unwrap().state.messages;
-    let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
-    let messages = consumer.messages().await.unwrap().take(usize::try_from(count).unwrap());
-    let read = |message: Result<async_nats::jetstream::Message, _>| async move {
-        let wire: v1::Deployment = serde_json::from_slice(&message.unwrap().payload).unwrap();
-        Deployment::try_from(wire).unwrap()
-    };
-    messages.then(read).collect().await
-}
-
 fn cdevent(kind: &str, version: &str) -> Value {
     json!({
         "context": {"type": format!("dev.cdevents.service.{kind}.0.2.0"), "timestamp": noon().to_string()},
@@ -100,7 +85,7 @@ async fn all_who_tell_of_a_deployment_tell_of_one() {
     assert_eq!((status, &said["announced"][0]["version"]), (202, &json!("v2.0")), "a guess joins: {said}");
     // Told twice, it is stored once.
     assert_eq!(hooks.tell("cdevents", &cdevent("deployed", "v2.0")).await.0, 202);
-    let all = announced(&world).await;
+    let all = world.announced().await;
     let versions: Vec<&str> = all.iter().map(|one| one.version.as_str()).collect();
     assert_eq!(versions, ["v2.0"; 3]);
     assert_eq!((all[0].phase, all[1].phase), (Phase::Traffic, Phase::Finished));
@@ -115,7 +100,7 @@ async fn a_version_that_is_put_back_ends_the_deployment_before_it() {
     let (status, said) = hooks.tell("cdevents", &cdevent("rolledback", "1.0")).await;
     assert_eq!((status, &said["announced"][0]["version"]), (202, &json!("1.0")), "{said}");
     let all: Vec<(String, Phase)> =
-        announced(&world).await.into_iter().map(|one| (one.version.to_string(), one.phase)).collect();
+        world.announced().await.into_iter().map(|one| (one.version.to_string(), one.phase)).collect();
     let expected = [("2.0", Phase::Traffic), ("2.0", Phase::Aborted), ("1.0", Phase::Traffic)];
     assert_eq!(all, expected.map(|(version, phase)| (version.to_owned(), phase)));
 }
@@ -132,11 +117,11 @@ async fn what_is_not_known_or_no_deployment_is_not_announced() {
     assert!(said["ignored"][0].as_str().unwrap().contains("`checkout` in `prod` is not known to Dynatrace"));
     let (status, said) = hooks.tell("cdevents", &cdevent("removed", "2.0")).await;
     assert_eq!((status, said["announced"].as_array().unwrap().len()), (200, 0), "{said}");
-    assert_eq!(announced(&world).await, []);
+    assert_eq!(world.announced().await, []);
     let known = json!({"service": "checkout", "environment": "prod", "version": "1", "phase": "DEPLOYMENT_PHASE_TRAFFIC"});
     let (status, said) = hooks.tell("generic", &known).await;
     assert_eq!(status, 202, "who says so in our own words is believed: {said}");
-    assert_eq!(announced(&world).await.len(), 1);
+    assert_eq!(world.announced().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,7 +161,7 @@ async fn nobody_is_let_in_without_the_secret_and_every_refusal_says_why() {
     assert_eq!(answer(hooks.post("nobody", &json!({}))).await.0, 404);
     let get = hooks.http.get(format!("{}/generic", hooks.url)).send().await.unwrap();
     assert_eq!(get.status().as_u16(), 405);
-    assert_eq!(announced(&world).await, []);
+    assert_eq!(world.announced().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

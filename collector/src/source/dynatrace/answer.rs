@@ -185,6 +185,53 @@ pub(super) struct NamedEntity {
     pub(super) name: String,
 }
 
+/// A page of `GET /events`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventPage {
+    #[serde(default)]
+    pub(super) events: Vec<EventItem>,
+    #[serde(default)]
+    pub(super) next_page_key: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventItem {
+    pub(super) event_id: String,
+    /// Epoch milliseconds.
+    pub(super) start_time: i64,
+    #[serde(default)]
+    pub(super) event_type: String,
+    /// An event of the environment as a whole has none.
+    #[serde(default)]
+    pub(super) entity_id: Option<NamedEntity>,
+    #[serde(default)]
+    pub(super) properties: Vec<EventProperty>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct EventProperty {
+    #[serde(default)]
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) value: Option<String>,
+}
+
+/// Answer of `POST /events/ingest`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IngestAnswer {
+    #[serde(default)]
+    pub(super) event_ingest_results: Vec<IngestResult>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct IngestResult {
+    #[serde(default)]
+    pub(super) status: String,
+}
+
 /// Answer of `POST /apiTokens/lookup`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -7,6 +7,7 @@ mod builtin;
 mod client;
 mod credential;
 mod entities;
+mod events;
 mod grail;
 mod joint;
 mod listing;
@@ -27,6 +28,7 @@ pub use address::{base_url, fits};
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
+pub(crate) use events::WRITE_SCOPE;
 pub use plan::{Load, PlannedCalls, plan};
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
 pub use robustness::read_anything;
@@ -42,14 +44,17 @@ use self::normalise::Grid;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
 use self::unit::{Conversion, conversion};
-use super::{Ask, Bystander, Chunk, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading};
+use super::{
+    Ask, Bystander, Chunk, EventKind, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading,
+    SourceEvent,
+};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{Name, Problem, Timestamp, Window};
+use vouch_proto::{Deployment, Name, Problem, Timestamp, Window};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
 
@@ -421,6 +426,19 @@ impl MetricSource for Dynatrace {
 
     async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
         if self.is_elsewhere(ask) { Ok(Vec::new()) } else { self.problems_of(ask).await }
+    }
+
+    async fn events(
+        &self,
+        _tenant: usize,
+        window: Window,
+        kinds: &[EventKind],
+    ) -> Result<Vec<SourceEvent>, Failure> {
+        self.events_within(window, kinds).await
+    }
+
+    async fn write_event(&self, deployment: &Deployment, started_at: Timestamp) -> Result<(), Failure> {
+        self.write_deployment(deployment, started_at).await
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

@@ -44,6 +44,8 @@ pub struct TokenState {
     pub expires_soon: bool,
     /// Whether the tenant was able to tell.
     pub is_known: bool,
+    /// The scopes that it has.
+    pub scopes: Vec<String>,
 }
 
 /// Whether the token is good, as far as the tenant tells; readiness says what is wrong.
@@ -95,7 +97,8 @@ fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
     let known =
         info.expiration_date.as_deref().and_then(|text| Some((text, text.parse::<Timestamp>().ok()?)));
     let Some((text, expires)) = known else {
-        return TokenState { wrong: wrong_with(info), is_known: true, ..TokenState::default() };
+        let scopes = info.scopes.clone();
+        return TokenState { wrong: wrong_with(info), is_known: true, scopes, ..TokenState::default() };
     };
     let days = expires.since(now).as_secs() / 86_400;
     let expired = (expires <= now).then(|| {
@@ -106,6 +109,7 @@ fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
         expires: Some(format!("{text}, in {days} days")),
         expires_soon: days < EXPIRES_SOON_DAYS,
         is_known: true,
+        scopes: info.scopes.clone(),
     }
 }
 
