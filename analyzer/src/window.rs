@@ -284,6 +284,22 @@ impl Assembly {
         left_out::left_out(record, self.around.known_problems())
     }
 
+    /// Problems that touch a window; all that are known where there is none yet.
+    #[must_use]
+    pub fn problems_within(&self, window: Option<Window>) -> Vec<vouch_proto::Problem> {
+        let touches = |problem: &&vouch_proto::Problem| {
+            let Some(window) = window else { return true };
+            problem.started_at < window.end() && problem.ended_at.is_none_or(|end| end > window.start())
+        };
+        self.around.known_problems().filter(touches).cloned().collect()
+    }
+
+    /// The service's objectives, as they were told last.
+    #[must_use]
+    pub fn objectives(&self) -> Vec<vouch_proto::Objective> {
+        self.around.objectives()
+    }
+
     fn metric(&self, spec: &MetricSpec) -> CaseMetric {
         CaseMetric {
             unit: self.units.get(&spec.name).filter(|u| !u.is_empty()).unwrap_or(&spec.unit).clone(),
@@ -404,6 +420,7 @@ pub(crate) mod tests {
             verification_id: None,
             neighbours: vec![],
             problems: vec![],
+            objectives: vec![],
         }
     }
 

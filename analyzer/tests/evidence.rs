@@ -88,6 +88,8 @@ fn verdict() -> Verdict {
         reached: None,
         common_cause: None,
         left_out: Vec::new(),
+        problems: Vec::new(),
+        objectives: Vec::new(),
     }
 }
 

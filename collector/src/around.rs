@@ -7,7 +7,7 @@ use crate::source::{Ask, Bystander, Failure};
 use anyhow::Context as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{DeploymentRecord, Name, Neighbour, Problem, Timestamp, Window, subject, v1};
+use vouch_proto::{DeploymentRecord, Name, Neighbour, Objective, Problem, Timestamp, Window, subject, v1};
 use vouch_service::bucket;
 
 /// How long a reading waits for its surroundings, real time.
@@ -24,10 +24,12 @@ type InTime<T> = Result<Result<T, Failure>, tokio::time::error::Elapsed>;
 pub(crate) struct Surroundings {
     bystanders: Vec<(Bystander, Option<Timestamp>)>,
     pub(crate) problems: Vec<Problem>,
+    pub(crate) objectives: Vec<Objective>,
 }
 
 impl Surroundings {
-    pub(crate) const NONE: Self = Self { bystanders: Vec::new(), problems: Vec::new() };
+    pub(crate) const NONE: Self =
+        Self { bystanders: Vec::new(), problems: Vec::new(), objectives: Vec::new() };
 
     /// The other services as a batch of a window in one step carries them.
     pub(crate) fn neighbours(&self, window: Window, resolution: Duration) -> Vec<Neighbour> {
@@ -78,13 +80,15 @@ impl Shared {
                 self.source.bystanders(ask, self.neighbours).await
             }
         };
-        let (bystanders, problems) = tokio::join!(
+        let (bystanders, problems, objectives) = tokio::join!(
             tokio::time::timeout(PATIENCE, bystanders),
-            tokio::time::timeout(PATIENCE, self.source.problems(ask))
+            tokio::time::timeout(PATIENCE, self.source.problems(ask)),
+            tokio::time::timeout(PATIENCE, self.source.objectives(ask))
         );
         self.misses.note(!matches!(bystanders, Ok(Ok(_))), now);
         let problems = self.or_none(record, "problems", problems);
-        let mut around = Surroundings { problems, ..Surroundings::NONE };
+        let objectives = self.or_none(record, "objectives", objectives);
+        let mut around = Surroundings { problems, objectives, ..Surroundings::NONE };
         for one in self.or_none(record, "neighbours", bystanders) {
             match self.deployed_at(&record.environment, &one.service).await {
                 Ok(deployed_at) => around.bystanders.push((one, deployed_at)),
@@ -157,7 +161,7 @@ mod tests {
             shares: vec!["db".into()],
             chunks: vec![chunk],
         };
-        let around = Surroundings { bystanders: vec![(bystander, Some(at(-9)))], problems: Vec::new() };
+        let around = Surroundings { bystanders: vec![(bystander, Some(at(-9)))], ..Surroundings::NONE };
         let told = around.neighbours(window(1, 3), minute);
         assert_eq!((told.len(), told[0].deployed_at), (1, Some(at(-9))));
         assert_eq!(told[0].series[0].samples, [Some(2.0), Some(3.0)]);

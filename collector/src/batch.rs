@@ -62,6 +62,7 @@ impl Stamp<'_> {
             verification_id: Some(self.record.verification_id.clone()),
             neighbours: Vec::new(),
             problems: Vec::new(),
+            objectives: Vec::new(),
         }
     }
 
@@ -86,6 +87,7 @@ impl Stamp<'_> {
                         errors: errors.to_vec(),
                         neighbours: around.neighbours(window, chunk.resolution),
                         problems: around.problems.clone(),
+                        objectives: around.objectives.clone(),
                         ..batch
                     }
                     .into_parts()

@@ -61,6 +61,14 @@ async fn check_tenant(tenant: &TenantSettings, changes: &ChangeSettings, clock: 
         findings
             .push(Finding { subject: "problems (problems.read, optional)".to_owned(), result: Ok(problems) });
     }
+    if answers {
+        let objectives = match source.has_objectives().await {
+            Ok(()) => "readable".to_owned(),
+            Err(failure) => format!("left out of verdicts: {failure}"),
+        };
+        let subject = "objectives (slo.read, optional)".to_owned();
+        findings.push(Finding { subject, result: Ok(objectives) });
+    }
     if answers && changes.events.is_some() {
         let result = source.has_events().await.map(|()| "readable".to_owned()).map_err(|e| e.to_string());
         findings.push(Finding { subject: "events (events.read)".to_owned(), result });

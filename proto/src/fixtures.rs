@@ -68,6 +68,8 @@ pub(crate) fn verdict() -> Verdict {
         reached: None,
         common_cause: None,
         left_out: Vec::new(),
+        problems: Vec::new(),
+        objectives: Vec::new(),
     }
 }
 
@@ -91,6 +93,34 @@ pub(crate) fn verdict_with_settings() -> Verdict {
 }
 
 /// A verdict that a shared database bars from being a Fail.
+/// One with what the source itself says of the service.
+pub(crate) fn verdict_with_objectives() -> Verdict {
+    let at: crate::Timestamp = crate::Timestamp::from_millis(1_764_410_400_000);
+    Verdict {
+        problems: vec![crate::Problem {
+            id: "P-1".into(),
+            title: "Failure rate increase".into(),
+            root_cause: Some("checkout".into()),
+            elsewhere: false,
+            started_at: at,
+            ended_at: None,
+            known_at: at.plus_minutes(2),
+        }],
+        objectives: vec![crate::Objective {
+            id: "a1".into(),
+            name: "availability".into(),
+            target: 99.5,
+            warning: Some(99.8),
+            reached: Some(99.25),
+            error_budget: Some(-0.25),
+            error: None,
+            timeframe: crate::Window::new(at.plus_minutes(-60), at).ok(),
+            told_at: at,
+        }],
+        ..verdict()
+    }
+}
+
 pub(crate) fn verdict_with_common_cause() -> Verdict {
     let witness = |service: &str| Witness {
         service: service.into(),

@@ -70,6 +70,7 @@ fn batch() -> SeriesBatch {
         verification_id: Some("01KBHV0000ABCDEFGHJKMNPQRS.1".into()),
         neighbours: vec![],
         problems: vec![],
+        objectives: vec![],
     }
 }
 
@@ -154,6 +155,11 @@ fn series_batch_message() {
 #[test]
 fn series_batch_with_neighbours_message() {
     check("series_batch_with_neighbours", &v1::SeriesBatch::from(batch_with_neighbours()));
+}
+
+#[test]
+fn verdict_with_objectives_message() {
+    check("verdict_with_objectives", &v1::Verdict::from(fixtures::verdict_with_objectives()));
 }
 
 #[test]

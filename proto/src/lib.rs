@@ -56,7 +56,7 @@ pub use levels::{Counted, Levels, Reached};
 pub use metric_settings::{Limit, MetricSettings, MinimumEffect, When};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use series::{Series, SeriesBatch, SourceError};
-pub use surroundings::{CommonCause, LeftOut, Neighbour, Problem, Witness};
+pub use surroundings::{CommonCause, LeftOut, Neighbour, Objective, Problem, Witness};
 pub use template::{MetricRole, MetricSpec, TemplateOverride, Templates, VerificationTemplate};
 pub use time::{Timestamp, Window};
 pub use verdict::{Cause, MetricResult, Verdict};

@@ -1,7 +1,7 @@
 //! Collected series: facts about a service in a window, with explicit gaps.
 
 use crate::convert::text;
-use crate::{Invalid, Name, Neighbour, Problem, Relation, Timestamp, Window, time, v1};
+use crate::{Invalid, Name, Neighbour, Objective, Problem, Relation, Timestamp, Window, time, v1};
 use std::time::Duration;
 
 /// Name of the error that says: the source keeps this window too coarsely, now and for ever.
@@ -72,6 +72,8 @@ pub struct SeriesBatch {
     pub neighbours: Vec<Neighbour>,
     /// Problems of the service that the source knew of.
     pub problems: Vec<Problem>,
+    /// Objectives of the service as they stood.
+    pub objectives: Vec<Objective>,
 }
 
 impl TryFrom<v1::SeriesBatch> for SeriesBatch {
@@ -111,6 +113,10 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
         for (i, one) in b.problems.into_iter().enumerate() {
             problems.extend(invalid.check(&format!("problems[{i}]"), Problem::try_from(one)));
         }
+        let mut objectives = Vec::with_capacity(b.objectives.len());
+        for (i, one) in b.objectives.into_iter().enumerate() {
+            objectives.extend(invalid.check(&format!("objectives[{i}]"), Objective::try_from(one)));
+        }
         invalid.into_result().map(|()| Self {
             environment,
             service,
@@ -128,6 +134,7 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
             verification_id: text(b.verification_id),
             neighbours,
             problems,
+            objectives,
         })
     }
 }
@@ -256,6 +263,7 @@ impl From<SeriesBatch> for v1::SeriesBatch {
             verification_id: b.verification_id.unwrap_or_default(),
             neighbours: b.neighbours.into_iter().map(Into::into).collect(),
             problems: b.problems.into_iter().map(Into::into).collect(),
+            objectives: b.objectives.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -266,7 +274,8 @@ impl SeriesBatch {
     pub fn into_parts(mut self) -> Vec<Self> {
         let (series, neighbours) = (std::mem::take(&mut self.series), std::mem::take(&mut self.neighbours));
         let problems = std::mem::take(&mut self.problems);
-        let mut parts = vec![Self { problems, ..self.clone() }];
+        let objectives = std::mem::take(&mut self.objectives);
+        let mut parts = vec![Self { problems, objectives, ..self.clone() }];
         let mut bytes = 0;
         let mut room_for = |parts: &mut Vec<Self>, more: usize| {
             if bytes > 0 && bytes + more > MAX_BATCH_BYTES - 4096 {
@@ -327,6 +336,7 @@ mod tests {
             verification_id: None,
             neighbours: vec![],
             problems: vec![],
+            objectives: vec![],
         }
     }
 

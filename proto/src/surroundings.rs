@@ -37,6 +37,50 @@ pub struct Problem {
     pub known_at: Timestamp,
 }
 
+/// An objective of the service, as the source evaluates it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objective {
+    /// The source's own id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// What is to be reached, percent.
+    pub target: f64,
+    /// Below it the source warns, percent.
+    pub warning: Option<f64>,
+    /// What is reached, percent; `None` where the source cannot tell.
+    pub reached: Option<f64>,
+    /// What is left of the budget of errors, percent; below 0 it is overspent.
+    pub error_budget: Option<f64>,
+    /// Why it could not be evaluated.
+    pub error: Option<String>,
+    /// The time that it is evaluated over.
+    pub timeframe: Option<Window>,
+    /// When the source said so.
+    pub told_at: Timestamp,
+}
+
+impl Objective {
+    /// Whether less is reached than is to be.
+    #[must_use]
+    pub fn is_missed(&self) -> bool {
+        self.reached.is_some_and(|reached| reached < self.target)
+    }
+
+    /// One line for a person.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { name, target, .. } = self;
+        let Some(reached) = self.reached else {
+            let why = self.error.as_deref().unwrap_or("no value");
+            return format!("objective {name}: cannot be told ({why})");
+        };
+        let word = if self.is_missed() { "missed" } else { "met" };
+        let budget = self.error_budget.map(|left| format!(", {left:.0} % of the error budget left"));
+        format!("objective {name}: {word}, {reached:.2} % of {target} %{}", budget.unwrap_or_default())
+    }
+}
+
 /// A service that degraded alike without a deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Witness {
@@ -107,6 +151,56 @@ impl From<Problem> for v1::Problem {
             started_at: Some(p.started_at.into()),
             ended_at: p.ended_at.map(Into::into),
             known_at: Some(p.known_at.into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Objective> for Objective {
+    type Error = Invalid;
+
+    fn try_from(o: v1::Objective) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let told_at = invalid.check("told_at", time::required(o.told_at));
+        let timeframe = invalid.check("timeframe", o.timeframe.map(Window::try_from).transpose());
+        for (field, value) in [
+            ("target", Some(o.target)),
+            ("warning", o.warning),
+            ("reached", o.reached),
+            ("error_budget", o.error_budget),
+        ] {
+            if value.is_some_and(|value| !value.is_finite()) {
+                invalid.push(field, "is no finite number");
+            }
+        }
+        match (told_at, timeframe) {
+            (Some(told_at), Some(timeframe)) if invalid.violations.is_empty() => Ok(Self {
+                id: o.id,
+                name: o.name,
+                target: o.target,
+                warning: o.warning,
+                reached: o.reached,
+                error_budget: o.error_budget,
+                error: text(o.error),
+                timeframe,
+                told_at,
+            }),
+            _ => Err(invalid),
+        }
+    }
+}
+
+impl From<Objective> for v1::Objective {
+    fn from(o: Objective) -> Self {
+        Self {
+            id: o.id,
+            name: o.name,
+            target: o.target,
+            warning: o.warning,
+            reached: o.reached,
+            error_budget: o.error_budget,
+            error: o.error.unwrap_or_default(),
+            timeframe: o.timeframe.map(Into::into),
+            told_at: Some(o.told_at.into()),
         }
     }
 }

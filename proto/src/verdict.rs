@@ -3,8 +3,8 @@
 use crate::convert::{enum_words, text};
 use crate::levels::{Levels, Reached};
 use crate::{
-    Classification, CommonCause, Invalid, LeftOut, MetricSettings, Name, Outcome, Sensitivity, Strategy,
-    Timestamp, Window, time, v1,
+    Classification, CommonCause, Invalid, LeftOut, MetricSettings, Name, Objective, Outcome, Problem,
+    Sensitivity, Strategy, Timestamp, Window, time, v1,
 };
 
 /// Why a verification ended as it did.
@@ -162,6 +162,10 @@ pub struct Verdict {
     pub common_cause: Option<CommonCause>,
     /// Times that the reference windows left out.
     pub left_out: Vec<LeftOut>,
+    /// Problems that the source knew of and that touch the verification.
+    pub problems: Vec<Problem>,
+    /// Objectives of the service as they stood at the end; never judged.
+    pub objectives: Vec<Objective>,
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
@@ -179,13 +183,13 @@ impl TryFrom<v1::Verdict> for Verdict {
         let decided_at = invalid.check("decided_at", time::required(v.decided_at));
         let verification = invalid.check("verification", v.verification.map(Window::try_from).transpose());
         check_risk(&mut invalid, v.risk, outcome);
-        let sensitivity = (v.sensitivity != 0)
-            .then(|| invalid.check("sensitivity", Sensitivity::from_wire(v.sensitivity)))
-            .flatten();
+        let sensitivity = check_sensitivity(&mut invalid, v.sensitivity);
         check_share(&mut invalid, v.diluted_share);
         let levels = v.levels.and_then(|levels| invalid.check("levels", Levels::try_from(levels)));
         let reached = v.reached.and_then(|reached| invalid.check("reached", Reached::try_from(reached)));
-        let left_out: Vec<LeftOut> = each(&mut invalid, "left_out", v.left_out);
+        let left_out = each(&mut invalid, "left_out", v.left_out);
+        let problems: Vec<Problem> = each(&mut invalid, "problems", v.problems);
+        let objectives: Vec<Objective> = each(&mut invalid, "objectives", v.objectives);
         let baseline: Vec<Window> = each(&mut invalid, "baseline", v.baseline);
         let metrics: Vec<MetricResult> = each(&mut invalid, "metrics", v.metrics);
         match (outcome, cause, strategy, service, environment, version, (decided_at, verification)) {
@@ -233,6 +237,8 @@ impl TryFrom<v1::Verdict> for Verdict {
                 reached,
                 common_cause: v.common_cause.map(Into::into),
                 left_out,
+                problems,
+                objectives,
             }),
             _ => Err(invalid),
         }
@@ -254,6 +260,11 @@ fn check_risk(invalid: &mut Invalid, risk: f64, outcome: Option<Outcome>) {
     } else if outcome.is_some_and(|outcome| (outcome == Outcome::Fail) != (risk >= 1.0)) {
         invalid.push("risk", format!("{risk} contradicts the outcome: it is 1 exactly when it fails"));
     }
+}
+
+/// 0 where it was not asked for.
+fn check_sensitivity(invalid: &mut Invalid, word: i32) -> Option<Sensitivity> {
+    if word == 0 { None } else { invalid.check("sensitivity", Sensitivity::from_wire(word)) }
 }
 
 fn check_share(invalid: &mut Invalid, share: Option<f64>) {
@@ -368,6 +379,8 @@ impl From<Verdict> for v1::Verdict {
             reached: v.reached.map(Into::into),
             common_cause: v.common_cause.map(Into::into),
             left_out: v.left_out.into_iter().map(Into::into).collect(),
+            problems: v.problems.into_iter().map(Into::into).collect(),
+            objectives: v.objectives.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -60,6 +60,8 @@ async fn a_problem_with_its_root_elsewhere_speaks_for_services_that_are_deployed
         let cause = verdict.common_cause.unwrap();
         assert_eq!((cause.witnesses.len(), cause.problems.len()), (0, 1), "{}", cause.text);
         assert!(verdict.reason.contains("orders-db"), "{}", verdict.reason);
+        assert!(verdict.problems.iter().any(|problem| cause.problems.contains(&problem.id)));
+        assert!(verdict.objectives.iter().all(|one| one.reached.is_some()) && !verdict.objectives.is_empty());
     }
     assert_eq!(world.hook.calls().len(), 0);
 }

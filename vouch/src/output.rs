@@ -89,6 +89,13 @@ pub(crate) fn verdict(verdict: &Verdict) -> String {
     for one in &verdict.left_out {
         text.push_str(&format!("\n  left out of the references: {}, {}", one.window, one.why));
     }
+    for one in &verdict.problems {
+        let until = one.ended_at.map_or_else(|| "open".to_owned(), |end| format!("until {end}"));
+        text.push_str(&format!("\n  problem {}: {}, since {}, {until}", one.id, one.title, one.started_at));
+    }
+    for one in &verdict.objectives {
+        text.push_str(&format!("\n  {}", one.sentence()));
+    }
     text.push_str(&format!("\n  verification {}", verdict.verification_id));
     text
 }

@@ -86,6 +86,8 @@ impl Subject {
             reached: judgement.reached,
             common_cause: judgement.common_cause,
             left_out: Vec::new(),
+            problems: Vec::new(),
+            objectives: Vec::new(),
         }
     }
 }

@@ -129,6 +129,8 @@ impl Verification {
             reached: judgement.and_then(|j| j.reached),
             common_cause: judgement.and_then(|j| j.common_cause.clone()).filter(|_| !failed),
             left_out: self.assembly.left_out(record),
+            problems: self.assembly.problems_within(self.window()),
+            objectives: self.assembly.objectives(),
         }))
     }
 }

@@ -4,7 +4,7 @@
 use super::{Cell, WHOLE_SERVICE, replaces};
 use crate::case::{Case, CaseMetric, MAX_NEIGHBOURS, Neighbour, Problem};
 use std::collections::BTreeMap;
-use vouch_proto::{Name, Relation, SeriesBatch, Timestamp};
+use vouch_proto::{Name, Objective, Relation, SeriesBatch, Timestamp};
 
 /// Most services that are kept: bounds the memory that batches can claim.
 const MAX_KEPT: usize = 2 * MAX_NEIGHBOURS;
@@ -12,6 +12,8 @@ const MAX_KEPT: usize = 2 * MAX_NEIGHBOURS;
 const MAX_SAMPLES: usize = 2_000_000;
 /// Most problems that are kept.
 const MAX_PROBLEMS: usize = 100;
+/// Most objectives that are kept.
+const MAX_OBJECTIVES: usize = 20;
 
 /// What is known of another service.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub(super) struct Surroundings {
     samples: usize,
     /// By id, with when it was told.
     problems: BTreeMap<String, (Timestamp, vouch_proto::Problem)>,
+    /// By id, as told last.
+    objectives: BTreeMap<String, Objective>,
 }
 
 /// Where samples and instants lie in a case.
@@ -73,6 +77,7 @@ impl Surroundings {
                 }
             }
         }
+        self.take_objectives(&batch.objectives);
         for one in &batch.problems {
             if !self.problems.contains_key(&one.id) && self.problems.len() >= MAX_PROBLEMS {
                 continue;
@@ -85,6 +90,20 @@ impl Surroundings {
             }
             known.1.known_at = first;
         }
+    }
+
+    fn take_objectives(&mut self, objectives: &[Objective]) {
+        for one in objectives {
+            let is_news = self.objectives.get(&one.id).is_none_or(|known| one.told_at > known.told_at);
+            if is_news && (self.objectives.contains_key(&one.id) || self.objectives.len() < MAX_OBJECTIVES) {
+                self.objectives.insert(one.id.clone(), one.clone());
+            }
+        }
+    }
+
+    /// The objectives as they were told last, by id.
+    pub(super) fn objectives(&self) -> Vec<Objective> {
+        self.objectives.values().cloned().collect()
     }
 
     /// The other services of a case whose windows are known.

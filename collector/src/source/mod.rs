@@ -12,7 +12,7 @@ use crate::rules::Facts;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::time::Duration;
-use vouch_proto::{Deployment, Name, Problem, Relation, Series, Timestamp, Window};
+use vouch_proto::{Deployment, Name, Objective, Problem, Relation, Series, Timestamp, Window};
 
 /// Coarsest step that can be judged.
 pub const COARSEST_STEP: Duration = Duration::from_secs(15 * 60);
@@ -178,6 +178,14 @@ pub trait MetricSource: Debug + Send + Sync {
     /// # Errors
     /// As for `bystanders`.
     async fn problems(&self, _ask: &Ask) -> Result<Vec<Problem>, Failure> {
+        Ok(Vec::new())
+    }
+
+    /// Objectives of the service (SLOs) as the source evaluates them, at most a few minutes ago.
+    ///
+    /// # Errors
+    /// As for `bystanders`.
+    async fn objectives(&self, _ask: &Ask) -> Result<Vec<Objective>, Failure> {
         Ok(Vec::new())
     }
 

@@ -5,7 +5,7 @@ use super::{
 };
 use async_trait::async_trait;
 use std::sync::Arc;
-use vouch_proto::{Deployment, Name, Problem, Timestamp, Window};
+use vouch_proto::{Deployment, Name, Objective, Problem, Timestamp, Window};
 
 /// Tenants by the environments that they hold.
 #[derive(Debug)]
@@ -45,6 +45,10 @@ impl MetricSource for Tenants {
 
     async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
         self.of(&ask.environment)?.problems(ask).await
+    }
+
+    async fn objectives(&self, ask: &Ask) -> Result<Vec<Objective>, Failure> {
+        self.of(&ask.environment)?.objectives(ask).await
     }
 
     async fn events(

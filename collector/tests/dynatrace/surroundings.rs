@@ -108,3 +108,39 @@ async fn a_token_that_may_not_see_problems_is_asked_once_and_stays_ready() {
     assert!(tenant.health.failures().is_empty(), "collecting goes on without");
     tenant.asked();
 }
+
+#[tokio::test]
+async fn objectives_of_a_service_are_evaluated_together_and_asked_for_once() {
+    let listed = serde_json::json!({"totalCount": 3, "pageSize": 500, "slo": [
+        {"id": "a", "name": "availability", "enabled": true, "evaluatedPercentage": -1.0, "error": "NONE",
+         "target": 99.5, "filter": "type(\"SERVICE\"),entityId(\"SERVICE-1\")", "timeframe": "-1w"},
+        {"id": "b", "name": "another's", "enabled": true, "target": 99.0, "filter": "entityId(\"SERVICE-2\")"},
+        {"id": "c", "name": "off", "enabled": false, "target": 99.0, "filter": "entityId(\"SERVICE-1\")"},
+    ]});
+    let evaluated = serde_json::json!({"totalCount": 1, "slo": [
+        {"id": "a", "name": "availability", "enabled": true, "evaluatedPercentage": 99.2, "errorBudget": -0.3,
+         "status": "FAILURE", "error": "NONE", "target": 99.5, "timeframe": "60000 to 120000"}]});
+    let tenant = Tenant::new(vec![
+        entity(),
+        answer("slo", 200, listed.to_string()),
+        answer("slo", 200, evaluated.to_string()),
+    ])
+    .await;
+    for _ in 0..2 {
+        let objectives = tenant.source.objectives(&ask(QUERY)).await.unwrap();
+        assert_eq!((objectives.len(), objectives[0].reached), (1, Some(99.2)));
+        assert!(objectives[0].is_missed());
+    }
+    let asked = tenant.asked();
+    assert!(asked[2].contains("slo?sloSelector=id%28%22a%22%29&evaluate=true&pageSize=25"), "{}", asked[2]);
+}
+
+#[tokio::test]
+async fn without_the_scope_objectives_are_left_alone_for_a_while() {
+    let refused = r#"{"error":{"code":403,"message":"Token is missing required scope. Use one of: slo.read (Read SLO)"}}"#;
+    let tenant = Tenant::new(vec![entity(), answer("slo", 403, refused)]).await;
+    let failure = tenant.source.objectives(&ask(QUERY)).await.unwrap_err();
+    assert!(failure.message.contains("slo.read"), "{failure}");
+    assert_eq!(tenant.source.objectives(&ask(QUERY)).await.unwrap(), []);
+    tenant.asked();
+}

@@ -185,6 +185,45 @@ pub(super) struct NamedEntity {
     pub(super) name: String,
 }
 
+/// A page of `GET /slo`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ObjectivePage {
+    #[serde(default)]
+    pub(super) slo: Vec<ObjectiveItem>,
+    #[serde(default)]
+    pub(super) next_page_key: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ObjectiveItem {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default = "enabled")]
+    pub(super) enabled: bool,
+    /// Percent; -1 where it was not evaluated.
+    #[serde(default)]
+    pub(super) evaluated_percentage: Option<f64>,
+    #[serde(default)]
+    pub(super) error_budget: Option<f64>,
+    /// `NONE`, or why it was not evaluated.
+    #[serde(default)]
+    pub(super) error: Option<String>,
+    #[serde(default)]
+    pub(super) target: Option<f64>,
+    #[serde(default)]
+    pub(super) warning: Option<f64>,
+    /// `-1w`, or `1664323200000 to 1664409600000` once it is evaluated.
+    #[serde(default)]
+    pub(super) timeframe: Option<String>,
+    #[serde(default)]
+    pub(super) filter: Option<String>,
+    #[serde(default)]
+    pub(super) metric_expression: Option<String>,
+}
+
 /// A page of `GET /events`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]

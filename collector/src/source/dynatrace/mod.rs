@@ -12,6 +12,7 @@ mod grail;
 mod joint;
 mod listing;
 mod normalise;
+mod objectives;
 mod plan;
 mod pressure;
 mod query;
@@ -54,7 +55,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{Deployment, Name, Problem, Timestamp, Window};
+use vouch_proto::{Deployment, Name, Objective, Problem, Timestamp, Window};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
 
@@ -80,6 +81,7 @@ pub struct Dynatrace {
     joint: Batcher<joint::Key, Vec<joint::Part>>,
     problems: Batcher<(), (usize, Vec<answer::ProblemItem>)>,
     describing: Batcher<String, Descriptor>,
+    objectives: tokio::sync::Mutex<objectives::Known>,
 }
 
 /// What a descriptor said, and when.
@@ -122,6 +124,7 @@ impl Dynatrace {
             joint: Batcher::default(),
             problems: Batcher::default(),
             describing: Batcher::default(),
+            objectives: tokio::sync::Mutex::default(),
         })
     }
 
@@ -426,6 +429,10 @@ impl MetricSource for Dynatrace {
 
     async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
         if self.is_elsewhere(ask) { Ok(Vec::new()) } else { self.problems_of(ask).await }
+    }
+
+    async fn objectives(&self, ask: &Ask) -> Result<Vec<Objective>, Failure> {
+        if self.is_elsewhere(ask) { Ok(Vec::new()) } else { self.objectives_of(ask).await }
     }
 
     async fn events(
