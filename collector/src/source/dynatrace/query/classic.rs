@@ -186,15 +186,24 @@ impl Expression<'_> {
         match samples(data, self.slot, ask) {
             Err(failure) => return series.refuse(&failure),
             Ok(slots) => {
-                let total = slots.len();
-                let ended =
-                    slots.into_iter().filter(|slot| slot.end <= now.as_millis() || self.slot == Slot::Inf);
+                let is_pending = |slot: &Sampled| {
+                    self.slot != Slot::Inf && slot.end > now.as_millis() && !is_elsewhere(slot, ask)
+                };
+                let (pending, ended): (Vec<_>, Vec<_>) = slots.into_iter().partition(is_pending);
+                let elsewhere = ended.iter().filter(|slot| is_elsewhere(slot, ask)).count();
                 let value =
                     |v: Option<f64>| v.map(|v| self.unit.conversion.apply(v)).filter(|v| v.is_finite());
-                series.samples = ended.map(|slot| (slot.start, value(slot.value))).collect();
-                let left_out = total - series.samples.len();
-                if left_out > 0 {
+                series.samples = ended.into_iter().map(|slot| (slot.start, value(slot.value))).collect();
+                if !pending.is_empty() {
+                    let left_out = pending.len();
                     series.warnings.push(format!("{left_out} slots have not ended yet and are left out"));
+                }
+                if elsewhere > 0 {
+                    let message = format!(
+                        "{elsewhere} slots lie outside of {} to {}, which was asked for; check the clocks",
+                        ask.from.text, ask.to.text
+                    );
+                    series.warnings.push(message);
                 }
             }
         }
@@ -215,6 +224,12 @@ struct Sampled {
     start: i64,
     end: i64,
     value: Option<f64>,
+}
+
+/// Whether a slot has nothing to do with the time that was asked for: shown as the source has it, and said.
+const fn is_elsewhere(slot: &Sampled, ask: &QueryAsk) -> bool {
+    let length = slot.end.saturating_sub(slot.start);
+    slot.end <= ask.from.at.as_millis() || slot.start >= ask.to.at.as_millis().saturating_add(length)
 }
 
 /// Slots in order of time, without holes; a stamp is the end of its slot.
