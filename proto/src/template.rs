@@ -25,6 +25,8 @@ pub struct MetricSpec {
     pub query: String,
     /// Selector that is split by host, where the source has one.
     pub host_query: Option<String>,
+    /// The dimension each value of which is judged by itself, and never taken together with others.
+    pub each: Option<String>,
     /// Unit after normalisation, e.g. `ms`.
     pub unit: String,
     /// The direction in which it is bad.
@@ -199,6 +201,7 @@ pub(crate) fn metric(
         name: name.to_owned(),
         query: query.to_owned(),
         host_query: host_query.map(ToOwned::to_owned),
+        each: None,
         unit: unit.to_owned(),
         direction,
         exposure: None,

@@ -55,7 +55,7 @@ fn is_pure(path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("analyzer/src/") {
         return !rest.starts_with("live/") && !rest.starts_with("grpc/") && !rim.contains(&rest);
     }
-    ["collector/src/schedule", "collector/src/rules.rs", "collector/src/propose.rs"]
+    ["collector/src/schedule", "collector/src/rules", "collector/src/propose.rs"]
         .iter()
         .any(|pure| path.starts_with(pure))
         || path == "notifier/src/ledger.rs"

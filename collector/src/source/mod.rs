@@ -184,6 +184,7 @@ mod tests {
                 unit: String::new(),
                 samples: vec![Some(1.0), None, Some(3.0)],
                 query: String::new(),
+                ..Series::default()
             }],
         };
         let part = chunk.slice(Window::around(start, 5, 15).unwrap()).unwrap();

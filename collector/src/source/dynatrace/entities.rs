@@ -3,6 +3,7 @@
 use super::answer::{Entity, TagItem};
 use super::batcher::Batcher;
 use super::client::Client;
+use super::instances::Instances;
 use super::listing::{list, list_since, list_with};
 use super::selector::{EntityKind, escape};
 use crate::config::ServiceMapping;
@@ -54,6 +55,8 @@ pub(super) struct Entities {
     owners: Mutex<BTreeMap<String, Owned>>,
     looking: tokio::sync::Mutex<()>,
     topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
+    /// Services that are several entities.
+    pub(super) instances: Instances,
 }
 
 impl Entities {
@@ -68,10 +71,7 @@ impl Entities {
         environment: &Name,
         service: &Name,
     ) -> Result<String, Failure> {
-        let mapping = self
-            .mappings
-            .iter()
-            .find(|m| m.service == *service && m.environment.as_ref().is_none_or(|e| e == environment));
+        let mapping = self.mapping(environment, service);
         if let Some(id) = mapping.and_then(|m| m.entity_id.clone()) {
             return Ok(id);
         }
@@ -89,6 +89,27 @@ impl Entities {
             return Err(Failure::new(FailureKind::UnknownService, message));
         }
         Ok(id)
+    }
+
+    fn mapping(&self, environment: &Name, service: &Name) -> Option<&ServiceMapping> {
+        let is_meant = |m: &&ServiceMapping| {
+            m.service == *service && m.environment.as_ref().is_none_or(|e| e == environment)
+        };
+        self.mappings.iter().find(is_meant)
+    }
+
+    /// Whether the settings name the entity of a service.
+    pub(super) fn is_mapped(&self, environment: &Name, service: &Name) -> bool {
+        self.mapping(environment, service).is_some()
+    }
+
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Whether a rule makes several entities one service.
+    pub(super) fn allows_instances(&self) -> bool {
+        self.rules.iter().any(|rule| rule.instances.is_some())
     }
 
     /// The one service of a display name, as it was at most ten minutes ago.
@@ -120,13 +141,9 @@ impl Entities {
         environment: &Name,
         service: &Name,
     ) -> Result<Option<String>, Failure> {
-        let Some(mut matching) = self.matching(client, FRESH).await? else { return Ok(None) };
-        if matching.find(environment, service).is_empty()
-            && let Some(newer) = self.matching(client, MISSED_FRESH).await?
-        {
-            // It may be new.
-            matching = newer;
-        }
+        let Some(matching) = self.matching_for(client, (environment, service)).await? else {
+            return Ok(None);
+        };
         match matching.find(environment, service).as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.entity_id.clone())),
@@ -140,6 +157,18 @@ impl Entities {
                 Err(Failure::new(FailureKind::AmbiguousService, message))
             }
         }
+    }
+
+    /// What the rules make of the tenant's services; listed anew where they know none of a name. `None` without rules.
+    pub(super) async fn matching_for(
+        &self,
+        client: &Client,
+        (environment, service): (&Name, &Name),
+    ) -> Result<Option<Arc<Matching>>, Failure> {
+        let matching = self.matching(client, FRESH).await?;
+        let is_missing = |known: &Arc<Matching>| known.find(environment, service).is_empty();
+        // It may be new.
+        if matching.as_ref().is_some_and(is_missing) { self.matching(client, MISSED_FRESH).await } else { Ok(matching) }
     }
 
     /// What the rules make of the tenant's services, no older than `fresh`; `None` without rules. One that cannot be
@@ -180,7 +209,7 @@ impl Entities {
             let elsewhere = one.environment.as_ref().is_some_and(|held| held != environment);
             one.entity_id == id && (one.service != *service || elsewhere)
         };
-        Ok(matching.named.iter().chain(matching.ambiguous.iter().flatten()).any(|one| other(&one)))
+        Ok(matching.all().any(|one| other(&one)))
     }
 
     /// Forgets a service, so that its id is looked up anew, and what the rules made of it.
@@ -369,7 +398,7 @@ impl Entities {
     }
 }
 
-fn described(entity: Entity) -> (String, KnownService) {
+pub(super) fn described(entity: Entity) -> (String, KnownService) {
     let management_zones = entity.management_zones.iter().map(|zone| zone.name.clone()).collect();
     let mut facts = Facts { management_zones, ..Facts::default() };
     describe(&mut facts, &entity);
@@ -380,7 +409,7 @@ fn described(entity: Entity) -> (String, KnownService) {
 }
 
 /// Adds what an entity says to what is known of a service. Where its processes disagree, nothing is known.
-fn describe(facts: &mut Facts, entity: &Entity) {
+pub(super) fn describe(facts: &mut Facts, entity: &Entity) {
     let tag = |tag: &TagItem| Tag {
         context: tag.context.clone(),
         key: tag.key.clone(),

@@ -8,6 +8,7 @@ mod client;
 mod credential;
 mod entities;
 mod grail;
+mod instances;
 mod joint;
 mod listing;
 mod normalise;
@@ -17,6 +18,7 @@ mod query;
 mod refusal;
 mod robustness;
 mod selector;
+mod several;
 mod splits;
 mod surroundings;
 mod timeseries;
@@ -37,6 +39,7 @@ use self::answer::{Descriptor, MetricData, MetricResult};
 use self::batcher::Batcher;
 use self::client::{Call, Client};
 use self::entities::Entities;
+use self::instances::Target;
 use self::joint::JointForm;
 use self::normalise::Grid;
 use self::selector::EntityKind;
@@ -272,6 +275,39 @@ impl Dynatrace {
         Ok(())
     }
 
+    /// Reads a window of one entity.
+    async fn read_entity(&self, ask: &Ask, service: &str) -> Result<Reading, Failure> {
+        let mut reading = Reading::default();
+        let mut queries = Vec::new();
+        let (dql, classic): (Vec<_>, Vec<_>) = ask.metrics.iter().partition(|metric| is_dql(&metric.query));
+        for metric in classic {
+            match self.prepare(metric).await {
+                Ok(query) => queries.push(query),
+                Err(failure)
+                    if matches!(
+                        failure.kind,
+                        FailureKind::UnitMismatch | FailureKind::UnknownMetric | FailureKind::NotAggregable
+                    ) =>
+                {
+                    reading.refused.push((metric.name.clone(), failure));
+                }
+                Err(failure) if failure.kind == FailureKind::BadRequest => {
+                    reading.refused.push((metric.name.clone(), failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        queries.sort_by_key(|q| (q.kind, q.joint.is_none()));
+        for some in calls(&queries) {
+            self.query(ask, service, some, &mut reading).await?;
+        }
+        for metric in dql {
+            self.read_dql(ask, service, metric, &mut reading).await?;
+        }
+        reading.chunks.sort_by_key(|c| c.resolution);
+        Ok(reading)
+    }
+
     async fn host_names(
         &self,
         some: &[Prepared<'_>],
@@ -378,41 +414,18 @@ impl MetricSource for Dynatrace {
             );
             return Err(Failure::new(FailureKind::OtherEnvironment, message));
         }
-        let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
-        let mut reading = Reading::default();
-        let mut queries = Vec::new();
-        let (dql, classic): (Vec<_>, Vec<_>) = ask.metrics.iter().partition(|metric| is_dql(&metric.query));
-        for metric in classic {
-            match self.prepare(metric).await {
-                Ok(query) => queries.push(query),
-                Err(failure)
-                    if matches!(
-                        failure.kind,
-                        FailureKind::UnitMismatch | FailureKind::UnknownMetric | FailureKind::NotAggregable
-                    ) =>
-                {
-                    reading.refused.push((metric.name.clone(), failure));
+        match self.entities.target(&self.client, &ask.environment, &ask.service).await? {
+            Target::Several(group) => self.read_instances(ask, &group).await,
+            Target::One(service) => {
+                let reading = self.read_entity(ask, &service).await?;
+                let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
+                if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {
+                    // Nothing at all: perhaps the service has got another entity.
+                    self.entities.forget(&service, self.client.now()).await;
                 }
-                Err(failure) if failure.kind == FailureKind::BadRequest => {
-                    reading.refused.push((metric.name.clone(), failure));
-                }
-                Err(failure) => return Err(failure),
+                Ok(reading)
             }
         }
-        queries.sort_by_key(|q| (q.kind, q.joint.is_none()));
-        for some in calls(&queries) {
-            self.query(ask, &service, some, &mut reading).await?;
-        }
-        for metric in dql {
-            self.read_dql(ask, &service, metric, &mut reading).await?;
-        }
-        let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
-        if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {
-            // Nothing at all: perhaps the service has got another entity.
-            self.entities.forget(&service, self.client.now()).await;
-        }
-        reading.chunks.sort_by_key(|c| c.resolution);
-        Ok(reading)
     }
 
     async fn bystanders(&self, ask: &Ask, most: usize) -> Result<Vec<Bystander>, Failure> {

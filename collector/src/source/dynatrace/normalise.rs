@@ -88,6 +88,7 @@ pub(super) fn series(
             unit: conversion.unit.clone(),
             samples,
             query: ask.query.clone(),
+            ..Series::default()
         })
     };
     if !ask.by_host {
