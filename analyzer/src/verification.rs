@@ -300,7 +300,9 @@ impl Verification {
             self.assembly.errors().map(|error| error.metric.as_deref()).collect();
         let is_refused = |metric: &str| {
             let spec = spec_of(&self.template, metric).map(|spec| spec.name.as_str());
-            refused.contains(&None) || refused.contains(&Some(metric)) || (spec.is_some() && refused.contains(&spec))
+            refused.contains(&None)
+                || refused.contains(&Some(metric))
+                || (spec.is_some() && refused.contains(&spec))
         };
         case.template = std::mem::take(&mut case.template).without_answer(is_refused);
         case

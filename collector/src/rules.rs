@@ -290,7 +290,10 @@ impl Matching {
     /// The services of a name in an environment; several where it is ambiguous.
     #[must_use]
     pub fn find(&self, environment: &Name, service: &Name) -> Vec<&Named> {
-        self.all().filter(|one| one.service == *service && one.environment.as_ref().is_none_or(|e| e == environment))
+        self.all()
+            .filter(|one| {
+                one.service == *service && one.environment.as_ref().is_none_or(|e| e == environment)
+            })
             .collect()
     }
 

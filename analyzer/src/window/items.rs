@@ -19,7 +19,8 @@ fn named(metric: &str, item: Option<&str>) -> String {
 
 /// The template's metric that a metric of a case or a verdict comes from.
 pub(crate) fn spec_of<'a>(template: &'a VerificationTemplate, metric: &str) -> Option<&'a MetricSpec> {
-    let is_it = |spec: &&MetricSpec| spec.name == metric || (spec.each.is_some() && item_of(spec, metric).is_some());
+    let is_it =
+        |spec: &&MetricSpec| spec.name == metric || (spec.each.is_some() && item_of(spec, metric).is_some());
     template.metrics.iter().find(is_it)
 }
 
@@ -40,7 +41,8 @@ impl Assembly {
             for item in &items {
                 let name = named(&spec.name, Some(item));
                 let mut metric = self.metric(spec);
-                let is_each = |name: &str| template.metrics.iter().any(|m| m.name == name && m.each.is_some());
+                let is_each =
+                    |name: &str| template.metrics.iter().any(|m| m.name == name && m.each.is_some());
                 if let Some(exposure) = metric.exposure.as_mut().filter(|name| is_each(name)) {
                     *exposure = named(exposure, Some(item));
                 }
@@ -57,7 +59,8 @@ impl Assembly {
     fn items(&self, template: &VerificationTemplate) -> BTreeSet<String> {
         let each: Vec<&MetricSpec> = template.metrics.iter().filter(|spec| spec.each.is_some()).collect();
         let metrics = self.cells.keys().map(|(metric, _)| metric);
-        let item = |metric: &String| each.iter().find_map(|spec| item_of(spec, metric)).map(ToOwned::to_owned);
+        let item =
+            |metric: &String| each.iter().find_map(|spec| item_of(spec, metric)).map(ToOwned::to_owned);
         metrics.filter_map(item).collect()
     }
 }
@@ -71,7 +74,9 @@ mod tests {
 
     fn template() -> VerificationTemplate {
         let mut template = golden_signals();
-        template.metrics.retain(|m| ["response_time", "error_count", "throughput"].contains(&m.name.as_str()));
+        template
+            .metrics
+            .retain(|m| ["response_time", "error_count", "throughput"].contains(&m.name.as_str()));
         template.metrics.iter_mut().for_each(|m| m.each = Some("dt.entity.service_method".into()));
         template.metrics[0].settings.weight = 2.0;
         template

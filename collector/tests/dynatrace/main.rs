@@ -7,6 +7,8 @@ mod failures;
 #[cfg(test)]
 mod grail;
 #[cfg(test)]
+mod instances;
+#[cfg(test)]
 mod joint;
 #[cfg(test)]
 mod queries;

@@ -186,8 +186,11 @@ async fn every_recorded_query_is_printed_as_it_was_or_refused_by_name() {
             Err(failure) => failure.kind.as_str(),
             Ok(series) => {
                 let mut read: BTreeMap<String, [u64; 3]> = BTreeMap::new();
-                let refused: Vec<&str> =
-                    series.iter().filter(|one| one.refused.is_some()).map(|one| one.metric.as_str()).collect();
+                let refused: Vec<&str> = series
+                    .iter()
+                    .filter(|one| one.refused.is_some())
+                    .map(|one| one.metric.as_str())
+                    .collect();
                 for one in series.iter().filter(|one| one.refused.is_none()) {
                     let gaps = one.samples.iter().filter(|(_, value)| value.is_none()).count();
                     let count = read.entry(one.metric.clone()).or_default();
@@ -264,7 +267,11 @@ async fn recorded_descriptors_say_what_a_metric_is_measured_in() {
         ])
         .await;
         let ask = QueryAsk {
-            query: Query::Metrics { selector: "my.metric:avg".into(), entities: None, management_zones: None },
+            query: Query::Metrics {
+                selector: "my.metric:avg".into(),
+                entities: None,
+                management_zones: None,
+            },
             from: When::parse("2026-11-18T11:55:00Z", crate::server::noon()).unwrap(),
             to: When::parse("2026-11-18T11:56:00Z", crate::server::noon()).unwrap(),
             resolution: None,

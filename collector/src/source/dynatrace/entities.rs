@@ -168,7 +168,11 @@ impl Entities {
         let matching = self.matching(client, FRESH).await?;
         let is_missing = |known: &Arc<Matching>| known.find(environment, service).is_empty();
         // It may be new.
-        if matching.as_ref().is_some_and(is_missing) { self.matching(client, MISSED_FRESH).await } else { Ok(matching) }
+        if matching.as_ref().is_some_and(is_missing) {
+            self.matching(client, MISSED_FRESH).await
+        } else {
+            Ok(matching)
+        }
     }
 
     /// What the rules make of the tenant's services, no older than `fresh`; `None` without rules. One that cannot be

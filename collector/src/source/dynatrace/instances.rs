@@ -2,7 +2,7 @@
 
 use super::answer::Entity;
 use super::client::Client;
-use super::entities::{Entities, described, describe};
+use super::entities::{Entities, describe, described};
 use super::listing::{list_active, list_with};
 use super::selector::{EntityKind, escape};
 use crate::rules::{Facts, Matching, Named, Rule};

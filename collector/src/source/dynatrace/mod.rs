@@ -167,6 +167,9 @@ impl Dynatrace {
         let (unit, entity_types) = match &key {
             Some(key) => {
                 let descriptor = self.descriptor(key).await?;
+                if let Some(failure) = selector::unknown_split(&ask.query, &splits::dimensions(&descriptor)) {
+                    return Err(failure);
+                }
                 (descriptor.unit.unwrap_or_default(), descriptor.entity_type.unwrap_or_default())
             }
             None => (String::new(), Vec::new()),
@@ -183,12 +186,12 @@ impl Dynatrace {
         Ok(Prepared { ask, kind, conversion, joint: JointForm::of(&ask.query, kind, ask.by_host) })
     }
 
-    /// The unit of a metric, as the tenant describes it now.
-    async fn unit_of_metric(&self, key: &str) -> Result<String, Failure> {
+    /// Unit and dimensions of a metric, as the tenant describes it now.
+    async fn metric_described(&self, key: &str) -> Result<(String, Vec<String>), Failure> {
         let path = ["metrics", key];
         let call = Call::get(&path, Vec::new(), SCOPE).once();
         let described = self.client.send_aside::<Descriptor>(&call).await;
-        described.map(|descriptor| descriptor.unit.unwrap_or_default())
+        described.map(|one| (one.unit.clone().unwrap_or_default(), splits::dimensions(&one)))
     }
 
     async fn descriptor(&self, key: &str) -> Result<Descriptor, Failure> {
@@ -286,7 +289,10 @@ impl Dynatrace {
                 Err(failure)
                     if matches!(
                         failure.kind,
-                        FailureKind::UnitMismatch | FailureKind::UnknownMetric | FailureKind::NotAggregable
+                        FailureKind::UnitMismatch
+                            | FailureKind::UnknownMetric
+                            | FailureKind::UnknownDimension
+                            | FailureKind::NotAggregable
                     ) =>
                 {
                     reading.refused.push((metric.name.clone(), failure));

@@ -27,7 +27,11 @@ pub fn read_anything(body: &[u8]) {
     let _ = serde_json::from_slice::<MetricPage>(body);
     let _ = serde_json::from_slice::<TokenInfo>(body);
     if let Ok(page) = serde_json::from_slice::<ProblemPage>(body) {
-        let _ = page.problems.into_iter().filter_map(|item| problem(item, &["SERVICE-1".to_owned()], now)).count();
+        let _ = page
+            .problems
+            .into_iter()
+            .filter_map(|item| problem(item, &["SERVICE-1".to_owned()], now))
+            .count();
     }
     if let Ok(data) = serde_json::from_slice::<MetricData>(body) {
         read_metrics(&data, now);

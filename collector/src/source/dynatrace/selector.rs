@@ -150,6 +150,37 @@ fn is_transformation(part: &str) -> bool {
     TRANSFORMATIONS.contains(&name)
 }
 
+/// The dimensions that a chain splits or merges by; none where it adds dimensions itself.
+pub(super) fn split_keys(query: &str) -> Vec<String> {
+    let parts = parts(query.trim()).unwrap_or_default();
+    let name = |part: &str| part.split('(').next().unwrap_or(part).trim().to_owned();
+    if parts.iter().any(|part| ["parents", "partition"].contains(&name(part).as_str())) {
+        return Vec::new();
+    }
+    let mut keys = Vec::new();
+    for part in parts.into_iter().filter(|part| ["splitBy", "merge"].contains(&name(part).as_str())) {
+        let Some((_, arguments)) = part.split_once('(') else { continue };
+        let arguments = arguments.trim_end().strip_suffix(')').unwrap_or(arguments);
+        let plain = |key: &str| key.trim().trim_matches('"').to_owned();
+        keys.extend(expressions(arguments).into_iter().map(plain).filter(|key| !key.is_empty()));
+    }
+    keys
+}
+
+/// Why a chain cannot be split so: the metric has no such dimension. Old forms name dimensions by their place.
+pub(super) fn unknown_split(query: &str, dimensions: &[String]) -> Option<Failure> {
+    let is_known = |key: &String| {
+        let is_place = key.chars().all(|c| c.is_ascii_digit());
+        is_place || dimensions.iter().any(|known| known == key || format!("{known}.name") == *key)
+    };
+    let unknown = split_keys(query).into_iter().find(|key| !dimensions.is_empty() && !is_known(key))?;
+    let message = format!(
+        "`{query}` splits by `{unknown}`, which the metric does not have; it has {}",
+        dimensions.join(", ")
+    );
+    Some(Failure::new(FailureKind::UnknownDimension, message))
+}
+
 /// The metric key of a selector; `None` for an expression of several.
 pub(super) fn metric_key(query: &str) -> Option<String> {
     let parts = parts(query.trim())?;
@@ -309,6 +340,34 @@ mod tests {
         for expression in ["(a:avg)/(b:avg)", "a:splitBy() / b", "a:avg - b:avg", "a:avg*100", ""] {
             assert_eq!(metric_key(expression), None, "{expression}");
         }
+    }
+
+    #[test]
+    fn a_split_by_what_the_metric_does_not_have_is_refused_with_what_it_has() {
+        let service = ["dt.entity.service".to_owned()];
+        for query in [
+            "a:splitBy():avg",
+            "a:splitBy(\"dt.entity.service\"):names",
+            "a:splitBy(dt.entity.service)",
+            "a:merge(0):avg",
+            "a:filter(eq(\"x\",\"y\")):avg",
+            "a:parents:splitBy(\"dt.entity.host\")",
+            "a:splitBy(\"dt.entity.service.name\")",
+            "(a:splitBy(\"x\")) / b",
+        ] {
+            assert_eq!(unknown_split(query, &service), None, "{query}");
+        }
+        let failure =
+            unknown_split("a:splitBy(\"dt.entity.service\",\"k8s.pod.name\"):avg", &service).unwrap();
+        assert_eq!(failure.kind, FailureKind::UnknownDimension);
+        assert!(
+            failure
+                .message
+                .ends_with("`k8s.pod.name`, which the metric does not have; it has dt.entity.service"),
+            "{failure}"
+        );
+        assert_eq!(unknown_split("a:splitBy(\"x\")", &[]), None, "nothing is known of it");
+        assert_eq!(split_keys("a:merge(\"x,y\", z):avg"), ["x,y", "z"]);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Reading a service that is several entities: each of them is a host of its series, on its side of a comparison.
 
+use super::Dynatrace;
 use super::instances::{Group, HostFacts};
 use super::selector::EntityKind;
 use super::surroundings::is_zero_by_default;
 use super::timeseries::{ENTITY, is_dql};
-use super::Dynatrace;
 use crate::rules::Named;
 use crate::source::{Ask, Chunk, Failure, MetricAsk, Reading};
 use futures::future::join_all;
@@ -99,6 +99,7 @@ fn add(all: &mut Reading, more: Reading) {
 }
 
 fn has(chunk: &Chunk, one: &Series) -> bool {
-    let same = |known: &Series| (&known.metric, &known.host, &known.item) == (&one.metric, &one.host, &one.item);
+    let same =
+        |known: &Series| (&known.metric, &known.host, &known.item) == (&one.metric, &one.host, &one.item);
     chunk.series.iter().any(same)
 }

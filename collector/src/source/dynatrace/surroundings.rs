@@ -210,7 +210,8 @@ pub(super) fn problem(item: ProblemItem, own: &[String], seen_at: Timestamp) -> 
     }
     let root = item.root_cause_entity.as_ref();
     // A process or host may be what the service runs on.
-    let elsewhere = root.is_some_and(|root| root.entity_id.kind == "SERVICE" && !own.contains(&root.entity_id.id));
+    let elsewhere =
+        root.is_some_and(|root| root.entity_id.kind == "SERVICE" && !own.contains(&root.entity_id.id));
     Some(Problem {
         id: item.display_id,
         title: item.title,

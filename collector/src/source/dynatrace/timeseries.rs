@@ -120,13 +120,7 @@ impl Dynatrace {
 }
 
 fn series(metric: &MetricAsk, host: Option<String>, unit: String) -> Series {
-    Series {
-        metric: metric.name.clone(),
-        host,
-        unit,
-        query: metric.query.clone(),
-        ..Series::default()
-    }
+    Series { metric: metric.name.clone(), host, unit, query: metric.query.clone(), ..Series::default() }
 }
 
 /// The samples of whole slots within the grid.
