@@ -1,6 +1,7 @@
 //! Verification templates: which metrics, which reference windows, how long.
 
 use crate::builtin::{databases, infrastructure};
+use crate::packs::{containers, key_requests, kubernetes, processes};
 use crate::{
     Deployment, Direction, Glob, Invalid, MetricSettings, Name, Sensitivity, Strategy, Timestamp, Window,
 };
@@ -128,10 +129,17 @@ impl Default for Templates {
     fn default() -> Self {
         let builtin = golden_signals();
         let default = builtin.name.clone();
-        let by_name = [builtin, golden_signals_by_host(), infrastructure(), databases()]
-            .into_iter()
-            .map(|t| (t.name.clone(), t))
-            .collect();
+        let all = [
+            builtin,
+            golden_signals_by_host(),
+            infrastructure(),
+            databases(),
+            key_requests(),
+            processes(),
+            containers(),
+            kubernetes(),
+        ];
+        let by_name = all.into_iter().map(|t| (t.name.clone(), t)).collect();
         Self { by_name, default, overrides: Vec::new() }
     }
 }

@@ -75,7 +75,7 @@ fn data(results: &[Value]) -> Answer {
 }
 
 fn metric(name: &str, query: &str, unit: &str) -> MetricAsk {
-    MetricAsk { name: name.into(), query: query.into(), unit: unit.into(), by_host: false }
+    MetricAsk { name: name.into(), query: query.into(), unit: unit.into(), by_host: false, each: None }
 }
 
 /// Metric, host, version, side and samples of each series, in order.

@@ -68,6 +68,7 @@ async fn every_recorded_query_is_read_or_refused_by_name() {
                     query: format!("(a + {i})"),
                     unit: String::new(),
                     by_host: false,
+                    each: None,
                 })
                 .collect(),
             window,

@@ -29,6 +29,8 @@ const IDS_PER_CALL: usize = 30;
 const NAMES_LENGTH: usize = 1900;
 /// The field that says which services a process runs.
 const RUNS: &str = "+toRelationships.runsOnProcessGroupInstance";
+/// The field that says which service a request belongs to.
+const BELONGS: &str = "+fromRelationships.isServiceMethodOfService";
 /// So many processes are looked up one by one; more are listed with all others.
 const FEW_PROCESSES: usize = 300;
 /// The field that says whom an entity calls.
@@ -253,12 +255,13 @@ impl Entities {
         Ok(all)
     }
 
-    /// The services that processes run, by the process; one that the tenant does not know runs none.
+    /// The services that processes run, by the process, or that requests belong to; one that the tenant does not know
+    /// has none.
     pub(super) async fn services_of(
         &self,
         client: &Client,
-        processes: &BTreeSet<&str>,
-        window: Window,
+        kind: EntityKind,
+        (processes, window): (&BTreeSet<&str>, Window),
     ) -> Result<BTreeMap<String, Arc<Vec<String>>>, Failure> {
         if processes.is_empty() {
             return Ok(BTreeMap::new());
@@ -278,13 +281,19 @@ impl Entities {
         // What ran in an old window may be gone since; the list holds three days where nothing is said.
         let since = window.start();
         let mut found = Vec::new();
+        let is_request = kind == EntityKind::ServiceMethod;
+        let (all, fields) = if is_request {
+            ("type(\"SERVICE_METHOD\")", BELONGS)
+        } else {
+            ("type(\"PROCESS_GROUP_INSTANCE\")", RUNS)
+        };
         if unknown.len() > FEW_PROCESSES {
-            found = list_since(client, "type(\"PROCESS_GROUP_INSTANCE\")", (RUNS, since)).await?;
+            found = list_since(client, all, (fields, since)).await?;
         } else {
             for some in unknown.chunks(IDS_PER_CALL) {
                 let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
                 let selector = format!("entityId({})", quoted.join(","));
-                found.extend(list_since(client, &selector, (RUNS, since)).await?);
+                found.extend(list_since(client, &selector, (fields, since)).await?);
             }
         }
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +309,11 @@ impl Entities {
             names.clear();
         }
         for process in found {
-            let services = process.to_relationships.runs_on_process_group_instance;
+            let services = if is_request {
+                process.from_relationships.is_service_method_of_service
+            } else {
+                process.to_relationships.runs_on_process_group_instance
+            };
             let services = services.into_iter().map(|service| service.id).collect();
             owners.insert(process.entity_id.clone(), (Arc::new(services), now));
             names.insert(process.entity_id, process.display_name);

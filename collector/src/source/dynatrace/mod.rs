@@ -7,8 +7,10 @@ mod builtin;
 mod client;
 mod credential;
 mod entities;
+mod expression;
 mod grail;
 mod instances;
+mod items;
 mod joint;
 mod listing;
 mod normalise;
@@ -182,8 +184,29 @@ impl Dynatrace {
             );
             Failure::new(FailureKind::UnitMismatch, message)
         })?;
-        let kind = EntityKind::of(key.as_deref(), &entity_types);
+        let kind = self.kind_of(&ask.query, key.as_deref(), entity_types).await?;
         Ok(Prepared { ask, kind, conversion, joint: JointForm::of(&ask.query, kind, ask.by_host) })
+    }
+
+    /// What a query is about: by the prefixes of its keys where they tell, else by the descriptors of its metrics.
+    async fn kind_of(
+        &self,
+        query: &str,
+        key: Option<&str>,
+        entity_types: Vec<String>,
+    ) -> Result<EntityKind, Failure> {
+        let mut types: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        match key {
+            Some(key) => {
+                types.insert(key, entity_types);
+            }
+            None => {
+                for key in expression::keys(query).into_iter().filter(|key| EntityKind::is_open(key)) {
+                    types.insert(key, self.descriptor(key).await?.entity_type.unwrap_or_default());
+                }
+            }
+        }
+        EntityKind::of_query(query, |key| types.get(key).cloned().unwrap_or_default())
     }
 
     /// Unit and dimensions of a metric, as the tenant describes it now.
@@ -310,6 +333,7 @@ impl Dynatrace {
         for metric in dql {
             self.read_dql(ask, service, metric, &mut reading).await?;
         }
+        items::fill(&mut reading, &ask.metrics);
         reading.chunks.sort_by_key(|c| c.resolution);
         Ok(reading)
     }
@@ -319,7 +343,8 @@ impl Dynatrace {
         some: &[Prepared<'_>],
         results: &[MetricResult],
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let by_host = some.iter().zip(results).filter(|(query, _)| query.ask.by_host);
+        let by_host =
+            some.iter().zip(results).filter(|(query, _)| query.ask.by_host || query.ask.each.is_some());
         let values = by_host
             .flat_map(|(_, r)| &r.data)
             .flat_map(|d| d.dimension_map.values().flatten().chain(d.dimensions.iter().flatten()));
@@ -331,7 +356,7 @@ impl Dynatrace {
 
 /// Whether a dimension's value is the id of something that a service runs on.
 fn is_instance_id(value: &str) -> bool {
-    ["PROCESS_GROUP_INSTANCE-", "HOST-", "CONTAINER_GROUP_INSTANCE-"]
+    ["PROCESS_GROUP_INSTANCE-", "HOST-", "CONTAINER_GROUP_INSTANCE-", "SERVICE_METHOD-", "CLOUD_APPLICATION"]
         .iter()
         .any(|prefix| value.starts_with(prefix))
 }
@@ -453,7 +478,13 @@ mod tests {
 
     #[test]
     fn calls_hold_ten_metrics_of_like_entities() {
-        let ask = MetricAsk { name: "m".into(), query: "q".repeat(100), unit: String::new(), by_host: false };
+        let ask = MetricAsk {
+            name: "m".into(),
+            query: "q".repeat(100),
+            unit: String::new(),
+            by_host: false,
+            each: None,
+        };
         let query = |kind| Prepared { ask: &ask, kind, conversion: Conversion::none(), joint: None };
         let mut queries = vec![query(EntityKind::Service); 12];
         queries.extend(vec![query(EntityKind::Host); 3]);

@@ -55,8 +55,8 @@ fn read_metrics(data: &MetricData, now: Timestamp) {
     let spacing = spacing_minutes(data).map(|minutes| format!("{minutes}m"));
     let Ok(window) = Window::around(now, -60, 0) else { return };
     let Ok(grid) = Grid::of(data.resolution.as_deref().or(spacing.as_deref()), window, now) else { return };
-    for by_host in [false, true] {
-        let ask = MetricAsk { name: "m".into(), query: "a".into(), unit: String::new(), by_host };
+    for (by_host, each) in [(false, None), (true, None), (false, Some("dt.entity.host".to_owned()))] {
+        let ask = MetricAsk { name: "m".into(), query: "a".into(), unit: String::new(), by_host, each };
         for result in &data.result {
             let _ = normalise::series(&ask, result, &grid, &Conversion::none(), &BTreeMap::new());
         }

@@ -182,7 +182,7 @@ impl Dynatrace {
 
 /// The metric of each service apart; `None` where it cannot be told apart.
 fn of_each_service(ask: &MetricAsk) -> Option<MetricAsk> {
-    if is_dql(&ask.query) {
+    if is_dql(&ask.query) || ask.each.is_some() {
         return None;
     }
     metric_key(&ask.query)?;
@@ -269,6 +269,7 @@ mod tests {
             query: query.into(),
             unit: String::new(),
             by_host: true,
+            each: None,
         };
         let split = |query: &str| of_each_service(&ask(query)).map(|ask| ask.query);
         assert_eq!(
