@@ -11,6 +11,8 @@ mod instances;
 #[cfg(test)]
 mod joint;
 #[cfg(test)]
+mod packs;
+#[cfg(test)]
 mod queries;
 #[cfg(test)]
 mod recordings;

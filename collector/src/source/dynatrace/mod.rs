@@ -63,6 +63,8 @@ const SCOPE: &str = "metrics.read";
 const SELECTORS_PER_CALL: usize = 10;
 /// Longest metric selector of one call; what is longer may not fit into a URL on the way.
 const LONGEST_SELECTOR: usize = 4000;
+/// As long as the id of a service.
+const LIKE_AN_ID: &str = "SERVICE-0123456789ABCDEF";
 /// How long what a descriptor says is believed.
 const DESCRIPTOR_FRESH: Duration = Duration::from_secs(3600);
 /// How long a metric counts as missing before it is looked for again.
@@ -422,7 +424,7 @@ fn calls<'q, 'a>(queries: &'q [Prepared<'a>]) -> Vec<&'q [Prepared<'a>]> {
     let mut calls = Vec::new();
     let (mut from, mut length) = (0, 0);
     for (i, query) in queries.iter().enumerate() {
-        let more = query.ask.query.len() + 1;
+        let more = query.kind.restricted(&query.ask.query, LIKE_AN_ID).len() + 1;
         let alike = |q: &Prepared<'_>| q.kind == query.kind && q.joint.is_some() == query.joint.is_some();
         let other = i > from && queries.get(from).is_some_and(|q| !alike(q));
         if i > from && (other || i - from == SELECTORS_PER_CALL || length + more > LONGEST_SELECTOR) {
