@@ -107,7 +107,8 @@ pub fn is_rate(unit: &str) -> bool {
 
 fn family(name: &str, metric: &CaseMetric) -> Family {
     let is_duration = matches!(metric.unit.as_str(), "ns" | "us" | "µs" | "ms" | "s" | "min");
-    let name = name.to_ascii_lowercase();
+    // What it is measured for says nothing about how it behaves.
+    let name = name.split(" of ").next().unwrap_or(name).to_ascii_lowercase();
     if metric.exposure.is_some() {
         Family::Count
     } else if is_duration && ["p9", "p8", "percentile", "max"].iter().any(|mark| name.contains(mark)) {

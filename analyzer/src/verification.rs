@@ -9,7 +9,7 @@ use crate::coverage::MIN_USABLE_MINUTES;
 use crate::evidence::bundle::{self, About};
 use crate::judge::{self, Ending, JudgeSettings, Judgement};
 use crate::record::{Record, State};
-use crate::window::{Assembly, MAX_SAMPLES};
+use crate::window::{Assembly, MAX_SAMPLES, spec_of};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vouch_proto::template::golden_signals;
@@ -110,7 +110,11 @@ impl Verification {
         if judged_to.is_some_and(|to| batch.window.start() < to) && !batch.series.is_empty() {
             self.judged = 0;
         }
+        let sides = self.assembly.sides_seen();
         self.assembly.absorb(batch);
+        if self.assembly.sides_seen() != sides {
+            self.judged = 0;
+        }
         let refused = self.assembly.is_empty() && batch.errors.iter().any(|e| !e.retryable);
         self.hopeless_since = match self.hopeless_since {
             Some(since) if refused => Some(since.min(batch.collected_at)),
@@ -198,6 +202,10 @@ impl Verification {
         if seen <= self.judged || !self.has_baseline() {
             return None;
         }
+        if self.assembly.only_old(&self.record).is_some() {
+            // What the new version does cannot be seen yet.
+            return None;
+        }
         let case = self.assembly.case(&self.record, &self.template)?;
         let case = self.without_answer(case);
         let judgement = judge::judge_until(&case, seen, &self.settings);
@@ -245,6 +253,13 @@ impl Verification {
                 let reason = format!("nothing could be measured before the deadline: {}", self.source_says());
                 (Outcome::Error, Cause::SourceError, reason)
             }
+            Some(_) if self.judged == 0 && self.new_version_awaited().is_some() => {
+                let awaited = self.new_version_awaited().unwrap_or_default();
+                let reason = format!(
+                    "the new version was not seen before the deadline: there is no {awaited}; `vouch services --explain` shows what the rules see"
+                );
+                (Outcome::Inconclusive, Cause::NoData, reason)
+            }
             Some(heard) => {
                 let total = self.record.verification.map_or(0, |w| self.assembly.minutes_total(w));
                 let why = match self.assembly.errors().next() {
@@ -263,8 +278,7 @@ impl Verification {
 
     /// The judged metrics that the source could not deliver, for a person.
     fn unmeasured(&self) -> Option<String> {
-        let judged =
-            |name: &str| self.template.metrics.iter().any(|m| m.name == name && m.role == MetricRole::Judged);
+        let judged = |name: &str| spec_of(&self.template, name).is_some_and(|m| m.role == MetricRole::Judged);
         let since = self
             .record
             .verification
@@ -284,8 +298,13 @@ impl Verification {
     fn without_answer(&self, mut case: Case) -> Case {
         let refused: BTreeSet<Option<&str>> =
             self.assembly.errors().map(|error| error.metric.as_deref()).collect();
-        case.template = std::mem::take(&mut case.template)
-            .without_answer(|metric| refused.contains(&None) || refused.contains(&Some(metric)));
+        let is_refused = |metric: &str| {
+            let spec = spec_of(&self.template, metric).map(|spec| spec.name.as_str());
+            refused.contains(&None)
+                || refused.contains(&Some(metric))
+                || (spec.is_some() && refused.contains(&spec))
+        };
+        case.template = std::mem::take(&mut case.template).without_answer(is_refused);
         case
     }
 
@@ -311,7 +330,14 @@ impl Verification {
         if !self.has_baseline() {
             return "the reference windows".to_owned();
         }
-        format!("minute {}", self.judged + 1)
+        self.new_version_awaited().unwrap_or_else(|| format!("minute {}", self.judged + 1))
+    }
+
+    /// What is waited for where hosts are told apart by what they run, and none runs the new version.
+    fn new_version_awaited(&self) -> Option<String> {
+        let old = self.assembly.only_old(&self.record)?;
+        let runs = if old.is_empty() { String::new() } else { format!(" (there is {})", old.join(", ")) };
+        Some(format!("instance that runs version {}{runs}", self.record.deployment.version))
     }
 
     fn tell(&mut self, now: Timestamp, waiting_for: String) -> Step {
@@ -360,6 +386,10 @@ pub(crate) fn inconclusive_cause(judgement: &Judgement) -> Cause {
         Cause::NoTraffic
     }
 }
+
+#[cfg(test)]
+#[path = "verification/instances_tests.rs"]
+mod instances_tests;
 
 #[cfg(test)]
 mod tests {

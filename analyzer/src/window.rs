@@ -1,9 +1,15 @@
 //! Puts collected batches together into the case that the judge sees. Batches may come twice, in any order, in parts
 //! and in revisions; the case depends on the facts alone. Pure.
 
+mod items;
 mod left_out;
+mod sides;
 mod surroundings;
 
+pub(crate) use items::spec_of;
+
+use self::items::metric_of;
+use self::sides::Sides;
 use self::surroundings::{Grid, Surroundings};
 use crate::case::{Case, CaseMetric, CaseTemplate, HostGroup as CaseGroup, LeftOut, MetricRole as CaseRole};
 use crate::record::Record;
@@ -55,6 +61,7 @@ pub struct Assembly {
     overflowing: bool,
     last_heard: Option<Timestamp>,
     around: Surroundings,
+    sides: Sides,
 }
 
 impl Assembly {
@@ -62,6 +69,7 @@ impl Assembly {
     pub fn absorb(&mut self, batch: &SeriesBatch) {
         self.last_heard = self.last_heard.max(Some(batch.collected_at));
         let whole = self.note_errors(batch);
+        self.sides.absorb(batch);
         if whole {
             // What is kept too coarsely is read as far as it can ever be: a window without samples.
             if batch.errors.iter().all(|e| e.name == TOO_COARSE) {
@@ -79,7 +87,7 @@ impl Assembly {
                 self.queries.entry(series.metric.clone()).or_insert_with(|| series.query.clone());
             }
             let host = series.host.clone().unwrap_or_else(|| WHOLE_SERVICE.to_owned());
-            let cells = self.cells.entry((series.metric.clone(), host)).or_default();
+            let cells = self.cells.entry((metric_of(series), host)).or_default();
             for (i, value) in (0_i64..).zip(&series.samples) {
                 let start = batch.window.start().as_millis() + i * step;
                 let cell = Cell { value: *value, step, revision: batch.revision, is_final: batch.is_final };
@@ -99,6 +107,18 @@ impl Assembly {
         if parts.len() == usize::try_from(batch.parts).unwrap_or(usize::MAX) {
             self.cover(start, end);
         }
+    }
+
+    /// How many versions and sides of hosts have been seen: more of them may put hosts on other sides.
+    #[must_use]
+    pub fn sides_seen(&self) -> usize {
+        self.sides.seen()
+    }
+
+    /// The versions that the hosts run, where it is known of them and none runs the one that is deployed.
+    #[must_use]
+    pub fn only_old(&self, record: &Record) -> Option<Vec<String>> {
+        self.sides.only_old(record)
     }
 
     /// Notes what the source could not deliver, and that it delivers again. Answers whether nothing was delivered.
@@ -240,9 +260,7 @@ impl Assembly {
                 case = case.with_baseline([minute(start), minute(end)]);
             }
         }
-        for spec in &template.metrics {
-            case = case.with_metric(spec.name.clone(), self.metric(spec));
-        }
+        case = self.with_metrics(case, template);
         for (name, (group, switch)) in self.hosts(record, origin) {
             case = case.with_host(name, group, switch);
         }
@@ -335,7 +353,8 @@ impl Assembly {
             } else {
                 (CaseGroup::Service, Some(0))
             };
-            hosts.entry(host.clone()).or_insert(rest);
+            let seen = || self.sides.of(host, record, origin);
+            hosts.entry(host.clone()).or_insert_with(|| seen().unwrap_or(rest));
         }
         hosts
     }
@@ -414,6 +433,7 @@ pub(crate) mod tests {
                 unit: "ms".into(),
                 samples: samples.collect(),
                 query: String::new(),
+                ..Series::default()
             }],
             errors: vec![],
             collected_at: at(to + 2),

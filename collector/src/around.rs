@@ -152,6 +152,7 @@ mod tests {
             unit: "ms".into(),
             samples: vec![Some(1.0), Some(2.0), Some(3.0)],
             query: "q".into(),
+            ..Series::default()
         };
         let minute = Duration::from_secs(60);
         let chunk = Chunk { resolution: minute, window: window(0, 3), series: vec![series] };

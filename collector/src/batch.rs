@@ -188,6 +188,7 @@ mod tests {
             unit: "ms".into(),
             samples: samples.to_vec(),
             query: "q".into(),
+            ..Series::default()
         };
         Chunk { resolution: Duration::from_secs(resolution), window, series: vec![series] }
     }

@@ -42,18 +42,36 @@ struct Entry {
     cluster: Option<String>,
     workload: Option<String>,
     version: Option<String>,
+    instances: usize,
 }
 
 impl Entry {
     fn of_id(entity_id: String) -> Self {
         Self { entity_id, ..Self::default() }
     }
+
+    /// Of several entities that are one service: what all of them say.
+    fn of_instances(same: &[Named]) -> Option<(Self, Named)> {
+        let first = same.first()?;
+        let agreed = |field: fn(&Named) -> &Option<String>| {
+            field(first).clone().filter(|_| same.iter().all(|one| field(one) == field(first)))
+        };
+        let entry = Self {
+            entity_id: first.entity_id.clone(),
+            owner: agreed(|one| &one.owner),
+            cluster: agreed(|one| &one.cluster),
+            workload: agreed(|one| &one.workload),
+            version: agreed(|one| &one.version),
+            instances: same.len(),
+        };
+        Some((entry, first.clone()))
+    }
 }
 
 impl From<Named> for Entry {
     fn from(named: Named) -> Self {
         let Named { entity_id, owner, cluster, workload, version, .. } = named;
-        Self { entity_id, owner, cluster, workload, version }
+        Self { entity_id, owner, cluster, workload, version, instances: 0 }
     }
 }
 
@@ -68,12 +86,7 @@ impl Naming {
         let any = self.environment.clone().or_else(|| Name::new(ANY_ENVIRONMENT).ok());
         let mut listed = Listed::new();
         let matching = Matching::of(&self.rules, found);
-        let by_rules: BTreeSet<String> = matching
-            .named
-            .iter()
-            .chain(matching.ambiguous.iter().flatten())
-            .map(|named| named.entity_id.clone())
-            .collect();
+        let by_rules: BTreeSet<String> = matching.all().map(|named| named.entity_id.clone()).collect();
         for service in found.iter().filter(|service| !by_rules.contains(&service.entity_id)) {
             if let (Some(environment), Ok(name)) = (&any, Name::new(service.name.clone())) {
                 listed.insert((environment.clone(), name), Entry::of_id(service.entity_id.clone()));
@@ -88,7 +101,8 @@ impl Naming {
         let ambiguous = matching.ambiguous.into_iter().filter_map(|same| same.into_iter().next());
         let ambiguous = ambiguous.map(|named| (Entry::of_id(named.entity_id.clone()), named));
         let sure = matching.named.into_iter().map(|named| (Entry::from(named.clone()), named));
-        for (entry, named) in ambiguous.chain(sure).filter(|(_, named)| is_held(named)) {
+        let several = matching.instances.iter().filter_map(|same| Entry::of_instances(same));
+        for (entry, named) in ambiguous.chain(sure).chain(several).filter(|(_, named)| is_held(named)) {
             if let Some(environment) = named.environment.or_else(|| any.clone()) {
                 listed.insert((environment, named.service), entry);
             }
@@ -230,6 +244,7 @@ fn wire(shared: &Shared, names: &(Name, Name), entry: &Entry, now: Timestamp) ->
         cluster: text(&entry.cluster),
         workload: text(&entry.workload),
         version: text(&entry.version),
+        instances: u32::try_from(entry.instances).unwrap_or(u32::MAX),
     }
 }
 

@@ -199,6 +199,7 @@ fn asks(template: &VerificationTemplate, by_host: bool) -> Vec<MetricAsk> {
             query: host_query.unwrap_or(&metric.query).clone(),
             unit: metric.unit.clone(),
             by_host: host_query.is_some(),
+            each: metric.each.clone(),
         }
     };
     template.metrics.iter().map(ask).collect()

@@ -116,6 +116,7 @@ fn rules(services: &[KnownService]) -> Vec<Rule> {
     let mut service: Vec<Expression> = name.into_iter().collect();
     service.push(Expression::Field("name"));
     vec![Rule {
+        instances: None,
         conditions: Vec::new(),
         service,
         environment,

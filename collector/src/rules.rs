@@ -1,6 +1,10 @@
 //! Which service of the source is which service of a deployment: rules over what the source knows, so that a handful
 //! of lines name hundreds. Pure.
 
+mod instances;
+
+pub use instances::{Instance, Instances, is_version};
+
 use crate::source::KnownService;
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -204,6 +208,8 @@ pub struct Rule {
     pub version: Vec<Expression>,
     /// Whom to alert.
     pub owner: Vec<Expression>,
+    /// How several entities of one name are told apart; `None` where they must not be.
+    pub instances: Option<Instances>,
 }
 
 /// A service as deployments name it, and what travels with it.
@@ -225,6 +231,8 @@ pub struct Named {
     pub workload: Option<String>,
     /// Number of the rule, from 0.
     pub rule: usize,
+    /// What it is among the entities of that name, where the rule allows for several.
+    pub instance: Option<Instance>,
 }
 
 /// What the rules made of the services of a source.
@@ -234,6 +242,8 @@ pub struct Matching {
     pub named: Vec<Named>,
     /// Services that share a name.
     pub ambiguous: Vec<Vec<Named>>,
+    /// Services of one or several entities each, as their rules allow; by the entities' ids.
+    pub instances: Vec<Vec<Named>>,
     /// Services without a name: name, id and why.
     pub unmatched: Vec<(String, String, String)>,
 }
@@ -258,6 +268,12 @@ impl Matching {
             }
         }
         for mut same in by_name.into_values() {
+            if same.iter().all(|one| one.instance.is_some()) {
+                same.sort_by(|a, b| a.entity_id.cmp(&b.entity_id));
+                instances::tell_apart(&mut same);
+                matching.instances.push(same);
+                continue;
+            }
             match same.pop() {
                 Some(one) if same.is_empty() => matching.named.push(one),
                 Some(one) => {
@@ -274,9 +290,16 @@ impl Matching {
     /// The services of a name in an environment; several where it is ambiguous.
     #[must_use]
     pub fn find(&self, environment: &Name, service: &Name) -> Vec<&Named> {
-        let all = self.named.iter().chain(self.ambiguous.iter().flatten());
-        all.filter(|one| one.service == *service && one.environment.as_ref().is_none_or(|e| e == environment))
+        self.all()
+            .filter(|one| {
+                one.service == *service && one.environment.as_ref().is_none_or(|e| e == environment)
+            })
             .collect()
+    }
+
+    /// Every entity that has a name.
+    pub fn all(&self) -> impl Iterator<Item = &Named> {
+        self.named.iter().chain(self.ambiguous.iter().chain(&self.instances).flatten())
     }
 }
 
@@ -303,7 +326,14 @@ impl Rule {
             environment: Vec::new(),
             version: Vec::new(),
             owner: Vec::new(),
+            instances: None,
         }
+    }
+
+    /// The version that something runs.
+    #[must_use]
+    pub fn version_of(&self, one: &KnownService) -> Option<String> {
+        self.version.iter().find_map(|expression| expression.value(one))
     }
 
     fn name(&self, number: usize, service: &KnownService) -> Result<Named, String> {
@@ -324,11 +354,13 @@ impl Rule {
             Some(namespace) => format!("{namespace}/{workload}"),
             None => workload.to_owned(),
         });
+        let name = named("service", &self.service)?;
         Ok(Named {
             entity_id: service.entity_id.clone(),
-            service: named("service", &self.service)?,
+            instance: self.instances.as_ref().map(|instances| instances.of(&name, service)),
+            service: name,
             environment,
-            version: first(&self.version),
+            version: self.version_of(service),
             owner: first(&self.owner),
             cluster: facts.cluster().map(ToOwned::to_owned),
             workload,
@@ -386,6 +418,7 @@ mod tests {
             environment: all(&["prod"]),
             version: all(&["label:app.kubernetes.io/version", "image-tag"]),
             owner: all(&["label:team"]),
+            instances: None,
         }
     }
 

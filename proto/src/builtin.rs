@@ -4,7 +4,6 @@ use crate::template::{golden_signals, metric};
 use crate::{Direction, MetricSettings, MetricSpec, MinimumEffect, OnNoData, VerificationTemplate};
 
 /// Processes and hosts that the service runs on: CPU, memory, garbage collection, disk, network, restarts.
-/// Metrics of containers and Kubernetes are about entities that a service does not lead to, so none is here.
 #[must_use]
 pub fn infrastructure() -> VerificationTemplate {
     let group = |name: &str| MetricSettings { group: Some(name.to_owned()), ..MetricSettings::DEFAULT };
@@ -73,7 +72,7 @@ pub fn databases() -> VerificationTemplate {
     }
 }
 
-fn judged(name: &str, query: &str, unit: &str, settings: MetricSettings) -> MetricSpec {
+pub(crate) fn judged(name: &str, query: &str, unit: &str, settings: MetricSettings) -> MetricSpec {
     MetricSpec { settings, ..metric(name, query, None, unit, Direction::Increase) }
 }
 
@@ -84,7 +83,7 @@ fn muted() -> MetricSettings {
 
 /// For shares that are mostly near zero, where a large ratio may be nothing: at least so many percentage points. Not
 /// every process has them.
-fn points(absolute: f64, settings: MetricSettings) -> MetricSettings {
+pub(crate) fn points(absolute: f64, settings: MetricSettings) -> MetricSettings {
     MetricSettings {
         minimum_effect: MinimumEffect { relative: Some(0.2), absolute: Some(absolute) },
         on_no_data: Some(OnNoData::Ignore),

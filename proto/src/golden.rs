@@ -59,6 +59,7 @@ fn batch() -> SeriesBatch {
             unit: "ms".into(),
             samples: vec![Some(12.5), None, Some(0.0)],
             query: "builtin:service.response.time:avg".into(),
+            ..Series::default()
         }],
         errors: vec![crate::SourceError {
             metric: Some("cpu".into()),
@@ -160,6 +161,20 @@ fn series_batch_with_neighbours_message() {
 #[test]
 fn verdict_with_objectives_message() {
     check("verdict_with_objectives", &v1::Verdict::from(fixtures::verdict_with_objectives()));
+}
+
+#[test]
+fn series_batch_of_instances_message() {
+    let mut batch = batch();
+    let old = Series {
+        host: Some("checkout-1".into()),
+        version: Some("2.0".into()),
+        group: Some(HostGroup::Control),
+        item: Some("/cart/checkout".into()),
+        ..batch.series[0].clone()
+    };
+    batch.series.push(old);
+    check("series_batch_of_instances", &v1::SeriesBatch::from(batch));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod invalid;
 mod levels;
 pub mod metric_settings;
 mod name;
+pub mod packs;
 pub mod series;
 pub mod spending;
 pub mod subject;

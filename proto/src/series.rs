@@ -1,7 +1,7 @@
 //! Collected series: facts about a service in a window, with explicit gaps.
 
 use crate::convert::text;
-use crate::{Invalid, Name, Neighbour, Objective, Problem, Relation, Timestamp, Window, time, v1};
+use crate::{HostGroup, Invalid, Name, Neighbour, Objective, Problem, Relation, Timestamp, Window, time, v1};
 use std::time::Duration;
 
 /// Name of the error that says: the source keeps this window too coarsely, now and for ever.
@@ -10,7 +10,7 @@ pub const TOO_COARSE: &str = "too_coarse";
 pub const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// The samples of one metric on one host, one a step from the start of the batch's window. A gap is `None`, never 0.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {
     /// Name of the metric in the template.
     pub metric: String,
@@ -22,6 +22,12 @@ pub struct Series {
     pub samples: Vec<Option<f64>>,
     /// The query as it was sent.
     pub query: String,
+    /// The version that the host ran when it was read, where the source says it.
+    pub version: Option<String>,
+    /// The side that the settings say the host is on, whatever its version.
+    pub group: Option<HostGroup>,
+    /// Which of several things the metric is measured for, each judged by itself.
+    pub item: Option<String>,
 }
 
 /// What the source refused or failed to deliver.
@@ -181,7 +187,25 @@ pub fn read_series(s: v1::Series, steps: Option<usize>) -> Result<Series, Invali
     if let Some(i) = samples.iter().position(|v| v.is_some_and(|v| !v.is_finite())) {
         return Err(Invalid::field(format!("values[{i}]"), "is not finite; a missing sample is a gap"));
     }
-    Ok(Series { metric: s.metric, host: text(s.host), unit: s.unit, samples, query: s.query })
+    let group = match s.group {
+        0 => None,
+        number => {
+            let mut invalid = Invalid::default();
+            let group = invalid.check("group", HostGroup::from_wire(number));
+            invalid.into_result()?;
+            group
+        }
+    };
+    Ok(Series {
+        metric: s.metric,
+        host: text(s.host),
+        unit: s.unit,
+        samples,
+        query: s.query,
+        version: text(s.version),
+        group,
+        item: text(s.item),
+    })
 }
 
 fn read_neighbour(n: v1::Neighbour, steps: Option<usize>) -> Result<Neighbour, Invalid> {
@@ -240,6 +264,9 @@ impl From<Series> for v1::Series {
             gaps: s.samples.iter().enumerate().filter_map(gap).collect(),
             values: s.samples.iter().map(|v| v.unwrap_or(0.0)).collect(),
             query: s.query,
+            version: s.version.unwrap_or_default(),
+            group: s.group.map_or(0, HostGroup::to_wire),
+            item: s.item.unwrap_or_default(),
         }
     }
 }
@@ -302,7 +329,8 @@ impl SeriesBatch {
 
 /// Bytes of a series in a message, at most.
 fn size(s: &Series) -> usize {
-    64 + s.metric.len() + s.query.len() + s.host.as_ref().map_or(0, String::len) + 12 * s.samples.len()
+    let texts = [&s.host, &s.version, &s.item].into_iter().flatten().map(String::len).sum::<usize>();
+    72 + s.metric.len() + s.query.len() + texts + 12 * s.samples.len()
 }
 
 #[cfg(test)]
@@ -330,6 +358,7 @@ mod tests {
                 unit: "percent".into(),
                 samples,
                 query: "builtin:host.cpu.usage".into(),
+                ..Series::default()
             }],
             errors: vec![],
             collected_at: start.plus_minutes(minutes + 2),
@@ -349,6 +378,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_host_is_read_back() {
+        let mut before = batch(vec![Some(1.0)]);
+        before.series[0].version = Some("2.1".into());
+        before.series[0].group = Some(HostGroup::Test);
+        before.series[0].item = Some("/cart".into());
+        assert_eq!(SeriesBatch::try_from(v1::SeriesBatch::from(before.clone())).unwrap(), before);
+    }
+
+    #[test]
     fn impossible_samples_are_refused_by_name() {
         let wrong = |change: fn(&mut v1::SeriesBatch)| {
             let mut wire = v1::SeriesBatch::from(batch(vec![Some(1.0), Some(2.0)]));
@@ -360,6 +398,7 @@ mod tests {
         assert!(wrong(|b| b.series[0].gaps = vec![1, 1]).contains("does not ascend"));
         assert!(wrong(|b| b.series[0].values.push(1.0)).contains("3 values for 2 steps"));
         assert!(wrong(|b| b.resolution_seconds = 0).contains("resolution_seconds: 0 s is no divisor"));
+        assert!(wrong(|b| b.series[0].group = 9).contains("series[0].group: unknown value `9`"));
         assert!(wrong(|b| b.part = 2).contains("part: 2 of 1"));
         assert!(wrong(|b| b.window = None).contains("window: is missing"));
         assert!(

@@ -1,6 +1,7 @@
 //! Verification templates: which metrics, which reference windows, how long.
 
 use crate::builtin::{databases, infrastructure};
+use crate::packs::{containers, key_requests, kubernetes, processes};
 use crate::{
     Deployment, Direction, Glob, Invalid, MetricSettings, Name, Sensitivity, Strategy, Timestamp, Window,
 };
@@ -25,6 +26,8 @@ pub struct MetricSpec {
     pub query: String,
     /// Selector that is split by host, where the source has one.
     pub host_query: Option<String>,
+    /// The dimension each value of which is judged by itself, and never taken together with others.
+    pub each: Option<String>,
     /// Unit after normalisation, e.g. `ms`.
     pub unit: String,
     /// The direction in which it is bad.
@@ -126,10 +129,17 @@ impl Default for Templates {
     fn default() -> Self {
         let builtin = golden_signals();
         let default = builtin.name.clone();
-        let by_name = [builtin, golden_signals_by_host(), infrastructure(), databases()]
-            .into_iter()
-            .map(|t| (t.name.clone(), t))
-            .collect();
+        let all = [
+            builtin,
+            golden_signals_by_host(),
+            infrastructure(),
+            databases(),
+            key_requests(),
+            processes(),
+            containers(),
+            kubernetes(),
+        ];
+        let by_name = all.into_iter().map(|t| (t.name.clone(), t)).collect();
         Self { by_name, default, overrides: Vec::new() }
     }
 }
@@ -199,6 +209,7 @@ pub(crate) fn metric(
         name: name.to_owned(),
         query: query.to_owned(),
         host_query: host_query.map(ToOwned::to_owned),
+        each: None,
         unit: unit.to_owned(),
         direction,
         exposure: None,

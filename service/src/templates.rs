@@ -152,6 +152,7 @@ fn read_metric(mut section: Section<'_>, invalid: &mut Invalid) -> Option<Metric
         name,
         query,
         host_query: section.text("host_query"),
+        each: section.text("each"),
         unit: section.text("unit").unwrap_or_default(),
         direction: direction.unwrap_or(Direction::None),
         exposure,

@@ -57,7 +57,7 @@ fn is_pure(path: &str) -> bool {
     }
     [
         "collector/src/schedule",
-        "collector/src/rules.rs",
+        "collector/src/rules",
         "collector/src/propose.rs",
         "collector/src/changes/same.rs",
         "collector/src/changes/named.rs",

@@ -32,6 +32,7 @@ pub(super) async fn start(
     let now = shared.now();
     let (deployment, at) = read(shared, request, now).map_err(|e| refuse::invalid(&e))?;
     check_known(shared, &deployment).await?;
+    check_sides(shared, &deployment).await?;
     let template = shared.settings.templates.of(&deployment).map_err(|e| refuse::invalid(&e))?;
     let (_, window) = deployment.verification.length(template);
     let known = shared.store.announce_request(&deployment, at, window).await.map_err(unavailable)?;
@@ -149,18 +150,6 @@ fn check_request(shared: &Shared, deployment: &Deployment, now: Timestamp, inval
             );
         }
     }
-    let has = |group| deployment.hosts.iter().any(|h| h.group == group);
-    let sides = has(HostGroup::Control) && has(HostGroup::Test);
-    if request.strategy == Some(Strategy::Canary)
-        && !sides
-        && !request.diluted
-        && deployment.phase != Phase::Started
-    {
-        invalid.push(
-            "verification.strategy",
-            "`canary` compares test with control hosts; name both in `hosts`, choose `auto`, or ask for it `diluted`",
-        );
-    }
     check_diluted(deployment, invalid);
     if request.strategy == Some(Strategy::LoadTest) && request.baseline.is_empty() {
         invalid.push(
@@ -168,6 +157,29 @@ fn check_request(shared: &Shared, deployment: &Deployment, now: Timestamp, inval
             "is missing; `load-test` compares with a pinned run, so give the window of that run",
         );
     }
+}
+
+/// A canary needs hosts on both sides: named by the request, or told apart by the source.
+async fn check_sides(shared: &Shared, deployment: &Deployment) -> Result<(), Status> {
+    let request = &deployment.verification;
+    let has = |group| deployment.hosts.iter().any(|h| h.group == group);
+    let sides = has(HostGroup::Control) && has(HostGroup::Test);
+    if request.strategy != Some(Strategy::Canary)
+        || sides
+        || request.diluted
+        || deployment.phase == Phase::Started
+    {
+        return Ok(());
+    }
+    let (environment, service) = (&deployment.environment, &deployment.service);
+    let instances = shared.store.instances(environment, service).await.map_err(unavailable)?;
+    if instances > 0 {
+        return Ok(());
+    }
+    Err(refuse::field(
+        "verification.strategy",
+        "`canary` compares test with control hosts; name both in `hosts`, choose `auto`, or ask for it `diluted`",
+    ))
 }
 
 /// A canary that is seen through the service as a whole needs to know what part of it the canary is.

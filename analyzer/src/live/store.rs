@@ -411,6 +411,12 @@ impl Store {
         Ok(complete.then_some(false))
     }
 
+    /// How many entities of the source are instances of a service; 0 where it is one, or not known.
+    pub(crate) async fn instances(&self, environment: &Name, service: &Name) -> anyhow::Result<u32> {
+        let entry = bucket::catalogue_entry(&self.catalogue, environment, service).await?;
+        Ok(entry.map_or(0, |entry| entry.instances))
+    }
+
     /// Services of the catalogue whose names are like the one given, for the message.
     pub(crate) async fn similar(&self, service: &Name) -> anyhow::Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();

@@ -3,6 +3,7 @@
 use super::{MAX_RESULTS, Step, Verification};
 use crate::judge::{self, JUDGE_VERSION};
 use crate::levels;
+use crate::window::spec_of;
 use vouch_proto::{
     Cause, Classification, Levels, MetricResult, MetricSettings, Outcome, Timestamp, Verdict, Window,
 };
@@ -46,7 +47,7 @@ impl Verification {
     }
 
     fn result(&self, unit: &judge::UnitResult) -> MetricResult {
-        let spec = self.template.metrics.iter().find(|m| m.name == unit.metric);
+        let spec = spec_of(&self.template, &unit.metric);
         MetricResult {
             metric: unit.metric.clone(),
             host: unit.host.clone(),
@@ -67,7 +68,7 @@ impl Verification {
 
     /// How a metric is judged, where not by default.
     fn settings_of(&self, metric: &str) -> Option<MetricSettings> {
-        let spec = self.template.metrics.iter().find(|spec| spec.name == metric)?;
+        let spec = spec_of(&self.template, metric)?;
         (spec.settings != MetricSettings::DEFAULT).then(|| spec.settings.clone())
     }
 

@@ -190,6 +190,40 @@ mod tests {
     }
 
     #[test]
+    fn instances_are_told_apart_by_version_or_by_sides() {
+        let with = |rules: &str| {
+            read(&format!(
+                "collector: {{url: 'https://a.live.dynatrace.com', token: dt0c01.A.B}}\nservices:\n{rules}"
+            ))
+        };
+        let (settings, said) = with(
+            "- {service: name, version: image-tag, instances: version}\n\
+             - {service: name, instances: {name: 'label:pod', test: {name: '*-canary', tag: track=canary}, control: {tag: track=stable}}}\n",
+        );
+        assert_eq!(said, "");
+        let rules = &settings.tenants[0].rules;
+        assert_eq!(rules[0].instances, Some(crate::rules::Instances::default()));
+        let sides = rules[1].instances.clone().unwrap();
+        assert_eq!((sides.name.len(), sides.test.len(), sides.control.len()), (1, 2, 1));
+        let (_, said) = with(
+            "- {service: name, version: image-tag, instances: pods}\n\
+             - {service: name, instances: version}\n\
+             - {service: name, instances: {name: pod, tset: {}, test: {lable: x}}}\n\
+             - {service: name, version: image-tag, instances: 3}\n",
+        );
+        for part in [
+            "services[0].instances: `pods` tells no instances apart; write `version`, or a mapping",
+            "services[1].instances: cannot tell which instance runs the new version",
+            "services[2].instances.name: `pod` is nothing to read",
+            "services[2].instances.tset: is no setting here, expected one of control, name, test",
+            "services[2].instances.test.lable: is no setting here",
+            "services[3].instances: must be a mapping",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+
+    #[test]
     fn an_oauth_client_needs_its_secret() {
         let (settings, said) = read(
             "collector: {url: 'https://a.apps.dynatrace.com', oauth: {client_secret: dt0s02.ID.SECRET, resource: 'urn:dtaccount:1'}}",

@@ -28,6 +28,8 @@ pub struct MetricAsk {
     pub unit: String,
     /// One series a host is meant, not one for the service.
     pub by_host: bool,
+    /// The dimension each value of which is a thing of its own, e.g. a request.
+    pub each: Option<String>,
 }
 
 /// A window of a service that is asked for.
@@ -243,6 +245,7 @@ mod tests {
                 unit: String::new(),
                 samples: vec![Some(1.0), None, Some(3.0)],
                 query: String::new(),
+                ..Series::default()
             }],
         };
         let part = chunk.slice(Window::around(start, 5, 15).unwrap()).unwrap();

@@ -87,6 +87,7 @@ impl MetricSource for Scripted {
                 unit: metric.unit.clone(),
                 samples: starts.clone().map(|start| (self.value)(&metric.name, start)).collect(),
                 query: metric.query.clone(),
+                ..Series::default()
             });
             reading.chunks.push(Chunk { resolution: self.step, window, series: series.collect() });
         }

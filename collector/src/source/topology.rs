@@ -36,6 +36,21 @@ impl Topology {
         self.names.insert(id, name);
     }
 
+    /// At most `most` services that are unrelated to each of several; those that nothing is known of are left out of it.
+    #[must_use]
+    pub fn unrelated_to_all(&self, ids: &[String], most: usize) -> Vec<Unrelated> {
+        if let [only] = ids {
+            return self.unrelated(only, most);
+        }
+        let each: Vec<Vec<Unrelated>> =
+            ids.iter().map(|id| self.unrelated(id, usize::MAX)).filter(|found| !found.is_empty()).collect();
+        let Some((first, rest)) = each.split_first() else { return Vec::new() };
+        let is_common = |one: &&Unrelated| {
+            !ids.contains(&one.id) && rest.iter().all(|all| all.iter().any(|other| other.id == one.id))
+        };
+        first.iter().filter(is_common).take(most).cloned().collect()
+    }
+
     /// At most `most` services that are unrelated to one: those that share most with it first, then those that call
     /// anything, by name. None where nothing is known of whom it calls or who calls it: any of them may then.
     #[must_use]

@@ -163,7 +163,7 @@ async fn a_throttled_query_waits_as_long_as_it_is_told() {
 }
 
 fn metric(name: &str, query: &str, by_host: bool) -> MetricAsk {
-    MetricAsk { name: name.into(), query: query.into(), unit: "ms".into(), by_host }
+    MetricAsk { name: name.into(), query: query.into(), unit: "ms".into(), by_host, each: None }
 }
 
 #[tokio::test]

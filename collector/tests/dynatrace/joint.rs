@@ -16,6 +16,7 @@ fn of(service: &str, metrics: &[(&str, &str, &str)], minutes: (i64, i64)) -> Ask
         query: (*query).into(),
         unit: (*unit).into(),
         by_host: false,
+        each: None,
     };
     Ask {
         service: Name::new(service).unwrap(),

@@ -9,7 +9,11 @@ mod failures;
 #[cfg(test)]
 mod grail;
 #[cfg(test)]
+mod instances;
+#[cfg(test)]
 mod joint;
+#[cfg(test)]
+mod packs;
 #[cfg(test)]
 mod queries;
 #[cfg(test)]

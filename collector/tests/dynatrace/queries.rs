@@ -144,3 +144,20 @@ async fn an_expression_is_taken_in_the_templates_unit() {
     assert_eq!(reading.chunks[0].series[0].samples[0], Some(2.0));
     tenant.asked();
 }
+
+#[tokio::test]
+async fn a_split_that_the_descriptor_does_not_have_is_refused_without_a_call() {
+    let described = r#"{"unit":"MicroSecond","dimensionDefinitions":[{"key":"dt.entity.service"}]}"#;
+    let tenant = Tenant::new(vec![entity(), answer(crate::server::DESCRIPTOR, 200, described), data()]).await;
+    let mut ask = ask(QUERY);
+    let mut by_pod = ask.metrics[0].clone();
+    by_pod.name = "by_pod".into();
+    by_pod.query = "builtin:service.response.time:splitBy(\"k8s.pod.name\"):avg".into();
+    ask.metrics.push(by_pod);
+    let reading = tenant.source.read(&ask).await.unwrap();
+    let [(metric, failure)] = reading.refused.as_slice() else { panic!("{:?}", reading.refused) };
+    assert_eq!((metric.as_str(), failure.kind), ("by_pod", FailureKind::UnknownDimension));
+    assert!(failure.message.contains("`k8s.pod.name`, which the metric does not have"), "{failure}");
+    assert_eq!(reading.chunks[0].series.len(), 1, "the others are read");
+    tenant.asked();
+}

@@ -68,6 +68,7 @@ async fn every_recorded_query_is_read_or_refused_by_name() {
                     query: format!("(a + {i})"),
                     unit: String::new(),
                     by_host: false,
+                    each: None,
                 })
                 .collect(),
             window,
@@ -184,21 +185,27 @@ async fn every_recorded_query_is_printed_as_it_was_or_refused_by_name() {
         let ask = as_query(&line);
         let word = match tenant.source.query_series(&ask).await {
             Err(failure) => failure.kind.as_str(),
-            Ok(series) => match series.iter().find_map(|one| one.refused) {
-                Some(kind) => kind.as_str(),
-                None => {
-                    let mut read: BTreeMap<String, [u64; 3]> = BTreeMap::new();
-                    for one in &series {
-                        let gaps = one.samples.iter().filter(|(_, value)| value.is_none()).count();
-                        let count = read.entry(one.metric.clone()).or_default();
-                        for (sum, more) in count.iter_mut().zip([1, one.samples.len(), gaps]) {
-                            *sum += more as u64;
-                        }
+            Ok(series) => {
+                let mut read: BTreeMap<String, [u64; 3]> = BTreeMap::new();
+                let refused: Vec<&str> = series
+                    .iter()
+                    .filter(|one| one.refused.is_some())
+                    .map(|one| one.metric.as_str())
+                    .collect();
+                for one in series.iter().filter(|one| one.refused.is_none()) {
+                    let gaps = one.samples.iter().filter(|(_, value)| value.is_none()).count();
+                    let count = read.entry(one.metric.clone()).or_default();
+                    for (sum, more) in count.iter_mut().zip([1, one.samples.len(), gaps]) {
+                        *sum += more as u64;
                     }
-                    assert_eq!(read, counted(&line["parsed"]), "{}", line["response_file"]);
-                    "series"
                 }
-            },
+                let mut recorded = counted(&line["parsed"]);
+                recorded.retain(|metric, _| !refused.contains(&metric.as_str()));
+                if refused.len() < series.len() {
+                    assert_eq!(read, recorded, "{}", line["response_file"]);
+                }
+                series.iter().find_map(|one| one.refused).map_or("series", |kind| kind.as_str())
+            }
         };
         println!("{word:18} {}", line["response_file"]);
         *words.entry(word.to_owned()).or_default() += 1;
@@ -240,4 +247,69 @@ async fn every_recorded_answer_of_grail_is_read_or_refused_by_name() {
         };
         assert_eq!(word, expected, "{}", line["response_file"]);
     }
+}
+
+#[tokio::test]
+async fn recorded_descriptors_say_what_a_metric_is_measured_in() {
+    let Some(folder) = folder() else { return };
+    let mut read = 0;
+    for (line, body) in recorded(&folder, "metrics-descriptor") {
+        let recorded: Value = serde_json::from_slice(&body).unwrap();
+        let (Some(key), Some(unit)) = (recorded["metricId"].as_str(), recorded["unit"].as_str()) else {
+            continue;
+        };
+        // A key alone: what is asked for is the metric's descriptor, not that of a chain.
+        let stamps = [1_795_002_960_000_i64];
+        let data = serde_json::json!({"resolution": "1m", "result": [{"data": [
+            {"dimensions": [], "dimensionMap": {}, "timestamps": stamps, "values": [1000.0]}]}]});
+        let tenant = Tenant::lenient(vec![
+            answer("metrics/query", 200, data.to_string()),
+            answer("metrics/my.metric", 200, body.clone()),
+        ])
+        .await;
+        let ask = QueryAsk {
+            query: Query::Metrics {
+                selector: "my.metric:avg".into(),
+                entities: None,
+                management_zones: None,
+            },
+            from: When::parse("2026-11-18T11:55:00Z", crate::server::noon()).unwrap(),
+            to: When::parse("2026-11-18T11:56:00Z", crate::server::noon()).unwrap(),
+            resolution: None,
+        };
+        let series = tenant.source.query_series(&ask).await.unwrap();
+        let known = match unit {
+            "MicroSecond" => "ms",
+            "Percent" => "percent",
+            "Count" => "count",
+            "Byte" => "bytes",
+            other => other,
+        };
+        let expected = if matches!(unit, "Unspecified" | "NotApplicable") { "" } else { known };
+        assert_eq!(series[0].unit, expected, "{key} {}", line["response_file"]);
+        assert_eq!(series[0].refused, None, "{key}");
+        read += 1;
+    }
+    println!("recorded descriptors: {read}");
+    assert!(read > 20, "{read}");
+}
+
+#[tokio::test]
+async fn recorded_problems_are_read() {
+    let Some(folder) = folder() else { return };
+    let mut read = 0;
+    for (line, body) in recorded(&folder, "problems") {
+        let recorded: Value = serde_json::from_slice(&body).unwrap();
+        let Some(problems) = recorded["problems"].as_array() else { continue };
+        let tenant = Tenant::new(vec![entity(), answer("problems", 200, body.clone())]).await;
+        let first = problems.iter().filter_map(|one| one["startTime"].as_i64()).min();
+        let start = Timestamp::from_millis(first.unwrap_or(0)).floor_minute();
+        let ask = Ask { window: Window::around(start, -5, 60 * 24 * 3).unwrap(), ..crate::server::ask("a") };
+        let found = tenant.source.problems(&ask).await.unwrap();
+        assert!(found.len() <= problems.len(), "{}", line["response_file"]);
+        read += found.len();
+        tenant.asked();
+    }
+    println!("recorded problems: {read}");
+    assert!(read > 3, "{read}");
 }

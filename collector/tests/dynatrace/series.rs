@@ -227,3 +227,33 @@ async fn a_metric_that_does_not_exist_is_told_from_a_wrong_address() {
         assert_eq!(tenant.source.query_series(&ask("a", None)).await.unwrap_err().kind, kind);
     }
 }
+
+#[tokio::test]
+async fn a_dimension_that_the_metric_does_not_have_is_refused_with_those_that_it_has() {
+    let warning = "The dimension key `k8s.pod.name` has been referenced, but the metric has no such key.";
+    let warned = json!({"resolution": "1m", "warnings": [warning], "result": [{"metricId": SELECTOR, "data": [], "warnings": [warning]}]});
+    let described = json!({"unit": "MicroSecond", "dimensionDefinitions": [{"key": "dt.entity.service"}]});
+    let script = vec![
+        answer("metrics/query", 200, warned.to_string()),
+        answer(crate::server::DESCRIPTOR, 200, described.to_string()),
+    ];
+    let read = query(&ask(SELECTOR, None), script).await;
+    assert_eq!(read[0].refused, Some(FailureKind::UnknownDimension));
+    let said = read[0].warnings.last().unwrap();
+    assert!(said.ends_with("; the metric has dt.entity.service"), "{said}");
+}
+
+#[tokio::test]
+async fn a_series_outside_of_the_time_that_was_asked_for_is_shown_and_said() {
+    let far = |years: i64| at(years * 365 * 1440);
+    let one = series(json!({}), &[far(10), far(10) + MINUTE], json!([1000, 2000]));
+    let read = query(&ask(SELECTOR, None), vec![body("1m", &[result(&[one])]), descriptor()]).await;
+    assert_eq!(read[0].samples, [(far(10) - MINUTE, Some(1.0)), (far(10), Some(2.0))]);
+    assert!(read[0].warnings[0].contains("all slots lie outside of"), "{:?}", read[0].warnings);
+    let mut asked = ask(SELECTOR, None);
+    asked.to = When { text: "now".into(), at: Timestamp::from_millis(at(30)) };
+    let pending = series(json!({}), &[at(-1), at(20)], json!([1000, 2000]));
+    let read = query(&asked, vec![body("1m", &[result(&[pending])]), descriptor()]).await;
+    assert!(read[0].warnings.iter().any(|w| w.contains("have not ended yet")), "{:?}", read[0].warnings);
+    assert_eq!(read[0].samples.last().unwrap().0, at(-1), "up to now");
+}

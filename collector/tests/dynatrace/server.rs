@@ -181,6 +181,7 @@ pub(crate) fn ask(query: &str) -> Ask {
             query: query.into(),
             unit: "ms".into(),
             by_host: false,
+            each: None,
         }],
         window: Window::around(noon(), -5, -2).unwrap(),
         settled_until: noon().plus_minutes(-2),

@@ -17,6 +17,7 @@ fn rules() -> Vec<Rule> {
         environment: read("prod"),
         version: read("property:releasesVersion"),
         owner: read("tag:owner"),
+        instances: None,
     }]
 }
 

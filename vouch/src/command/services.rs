@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use vouch_collector::rules::{Matching, Named};
 use vouch_collector::source::dynatrace::{Dynatrace, MetricSplit, Splits};
-use vouch_proto::{Name, Templates};
+use vouch_proto::{HostGroup, Name, Templates};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -102,6 +102,7 @@ fn explained_json(splits: &Splits) -> serde_json::Value {
     });
     json!({
         "entityId": splits.entity_id,
+        "instances": splits.instances.as_ref().map(|all| all.iter().map(instance_json).collect::<Vec<_>>()),
         "processes": processes.collect::<Vec<_>>(),
         "metrics": metrics.collect::<Vec<_>>(),
         "calculated": splits.calculated.iter().map(|(key, dimensions)| json!({"key": key, "dimensions": dimensions})).collect::<Vec<_>>(),
@@ -110,7 +111,11 @@ fn explained_json(splits: &Splits) -> serde_json::Value {
 
 /// For a person: each signal, what it can be split by, and what to do where it cannot.
 fn explained(splits: &Splits) -> String {
-    let mut text = format!("{}, run by {} processes", splits.entity_id, splits.processes.len());
+    let mut text = match &splits.instances {
+        None => format!("{}, run by {} processes", splits.entity_id, splits.processes.len()),
+        Some(all) => format!("{} entities, run by {} processes", all.len(), splits.processes.len()),
+    };
+    text.push_str(&sides(splits));
     for process in &splits.processes {
         let version = process.version.as_ref().map(|v| format!(", version {v}")).unwrap_or_default();
         text.push_str(&format!("\n  {} ({}{version})", process.name, process.entity_id));
@@ -140,6 +145,55 @@ fn explained(splits: &Splits) -> String {
     text
 }
 
+/// How control and test are told apart, and where they are not.
+fn sides(splits: &Splits) -> String {
+    let Some(all) = &splits.instances else {
+        return "\n  one entity: no rule allows for several (`instances`), so control and test hosts are those that a deployment names"
+            .to_owned();
+    };
+    let mut text = String::new();
+    for one in all {
+        let name = one.instance.as_ref().map_or("", |instance| instance.name.as_str());
+        text.push_str(&format!("\n  {name} ({}): {}", one.entity_id, side(one)));
+    }
+    text
+}
+
+/// The side of an instance, for a person.
+fn side(one: &Named) -> String {
+    let group = one.instance.as_ref().and_then(|instance| instance.group);
+    let version = one.version.as_ref().map(|version| format!("version {version}"));
+    match (group, version) {
+        (Some(group), version) => {
+            let version = version.map(|version| format!(", {version}")).unwrap_or_default();
+            format!("{} by its rule{version}", group_word(group))
+        }
+        (None, Some(version)) => format!("{version}; test where that is deployed, else control"),
+        (None, None) => format!(
+            "on no side: services[{}] finds no version and no side of it, so it is compared with its own past",
+            one.rule
+        ),
+    }
+}
+
+const fn group_word(group: HostGroup) -> &'static str {
+    match group {
+        HostGroup::Test => "test",
+        HostGroup::Control => "control",
+        HostGroup::Service => "not told apart",
+    }
+}
+
+fn instance_json(one: &Named) -> serde_json::Value {
+    let instance = one.instance.as_ref();
+    json!({
+        "entityId": one.entity_id,
+        "name": instance.map(|instance| instance.name.as_str()),
+        "version": one.version,
+        "group": instance.and_then(|instance| instance.group).map(group_word),
+    })
+}
+
 /// What the rules make of the tenant's services; without rules their display names stand.
 async fn read(
     source: &Dynatrace,
@@ -164,10 +218,20 @@ fn as_json(matching: &Matching) -> serde_json::Value {
         })
     };
     let groups = matching.ambiguous.iter().map(|same| same.iter().map(named).collect::<Vec<_>>());
+    let several = matching.instances.iter().filter_map(|same| {
+        let first = same.first()?;
+        Some(json!({
+            "service": first.service.as_str(),
+            "environment": first.environment.as_ref().map(|e| e.as_str()),
+            "rule": format!("services[{}]", first.rule),
+            "entities": same.iter().map(instance_json).collect::<Vec<_>>(),
+        }))
+    });
     let unmatched =
         matching.unmatched.iter().map(|(name, id, why)| json!({"name": name, "entityId": id, "why": why}));
     json!({
         "named": matching.named.iter().map(named).collect::<Vec<_>>(),
+        "instances": several.collect::<Vec<_>>(),
         "ambiguous": groups.collect::<Vec<_>>(),
         "unmatched": unmatched.collect::<Vec<_>>(),
     })
@@ -198,25 +262,37 @@ pub(super) fn table(matching: &Matching) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut text = rows.iter().map(line).collect::<Vec<_>>().join("\n");
+    for same in &matching.instances {
+        let Some(one) = same.first() else { continue };
+        let named = |one: &Named| {
+            let name = one.instance.as_ref().map_or("", |instance| instance.name.as_str());
+            format!("\n  {name} ({}): {}", one.entity_id, side(one))
+        };
+        let entities: String = same.iter().map(named).collect();
+        text.push_str(&format!("\nINSTANCES  `{}` is {} entities:{entities}", one.service, same.len()));
+    }
     for same in &matching.ambiguous {
         let Some(one) = same.first() else { continue };
         let ids: Vec<&str> = same.iter().map(|one| one.entity_id.as_str()).collect();
         let count = ids.len();
         text.push_str(&format!(
-            "\nAMBIGUOUS  {count} services are named `{}`: {}",
+            "\nAMBIGUOUS  {count} services are named `{}`: {}; where they are one service in several versions or pods, give services[{}] `instances: version`",
             one.service,
-            ids.join(", ")
+            ids.join(", "),
+            one.rule
         ));
     }
     for (name, id, why) in &matching.unmatched {
         text.push_str(&format!("\nUNMATCHED  {name} ({id}): {why}"));
     }
     let count = |n: usize, what: &str| format!("{n} {what}");
-    let summary = [
-        count(matching.named.len(), "named"),
+    let several = matching.instances.len();
+    let mut summary = vec![count(matching.named.len(), "named")];
+    summary.extend((several > 0).then(|| count(several, "with instances")));
+    summary.extend([
         count(matching.ambiguous.iter().map(Vec::len).sum(), "ambiguous"),
         count(matching.unmatched.len(), "unmatched"),
-    ];
+    ]);
     text.push_str(&format!("\n{}", summary.join(", ")));
     text
 }

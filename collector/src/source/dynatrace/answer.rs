@@ -109,6 +109,9 @@ pub(super) struct Relationships {
     /// Services that run on a process group instance.
     #[serde(default)]
     pub(super) runs_on_process_group_instance: Vec<EntityId>,
+    /// The service of a request.
+    #[serde(default)]
+    pub(super) is_service_method_of_service: Vec<EntityId>,
 }
 
 /// A tag; one without a value has none.

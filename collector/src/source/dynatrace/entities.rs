@@ -1,12 +1,14 @@
 //! Services and their instances: from a name to the entity that metrics are asked for, and back to names.
 
-use super::answer::{Entity, TagItem};
+use super::answer::Entity;
 use super::batcher::Batcher;
 use super::client::Client;
+use super::facts::{describe, described};
+use super::instances::Instances;
 use super::listing::{list, list_since, list_with};
 use super::selector::{EntityKind, escape};
 use crate::config::ServiceMapping;
-use crate::rules::{Facts, Matching, Named, Rule, Tag};
+use crate::rules::{Facts, Matching, Named, Rule};
 use crate::source::topology::{Topology, Unrelated};
 use crate::source::{Failure, FailureKind, KnownService};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +30,8 @@ const IDS_PER_CALL: usize = 30;
 const NAMES_LENGTH: usize = 1900;
 /// The field that says which services a process runs.
 const RUNS: &str = "+toRelationships.runsOnProcessGroupInstance";
+/// The field that says which service a request belongs to.
+const BELONGS: &str = "+fromRelationships.isServiceMethodOfService";
 /// So many processes are looked up one by one; more are listed with all others.
 const FEW_PROCESSES: usize = 300;
 /// The field that says whom an entity calls.
@@ -54,6 +58,8 @@ pub(super) struct Entities {
     owners: Mutex<BTreeMap<String, Owned>>,
     looking: tokio::sync::Mutex<()>,
     topology: tokio::sync::Mutex<Option<(Arc<Topology>, Timestamp)>>,
+    /// Services that are several entities.
+    pub(super) instances: Instances,
 }
 
 impl Entities {
@@ -68,10 +74,7 @@ impl Entities {
         environment: &Name,
         service: &Name,
     ) -> Result<String, Failure> {
-        let mapping = self
-            .mappings
-            .iter()
-            .find(|m| m.service == *service && m.environment.as_ref().is_none_or(|e| e == environment));
+        let mapping = self.mapping(environment, service);
         if let Some(id) = mapping.and_then(|m| m.entity_id.clone()) {
             return Ok(id);
         }
@@ -89,6 +92,27 @@ impl Entities {
             return Err(Failure::new(FailureKind::UnknownService, message));
         }
         Ok(id)
+    }
+
+    fn mapping(&self, environment: &Name, service: &Name) -> Option<&ServiceMapping> {
+        let is_meant = |m: &&ServiceMapping| {
+            m.service == *service && m.environment.as_ref().is_none_or(|e| e == environment)
+        };
+        self.mappings.iter().find(is_meant)
+    }
+
+    /// Whether the settings name the entity of a service.
+    pub(super) fn is_mapped(&self, environment: &Name, service: &Name) -> bool {
+        self.mapping(environment, service).is_some()
+    }
+
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Whether a rule makes several entities one service.
+    pub(super) fn allows_instances(&self) -> bool {
+        self.rules.iter().any(|rule| rule.instances.is_some())
     }
 
     /// The one service of a display name, as it was at most ten minutes ago.
@@ -120,13 +144,9 @@ impl Entities {
         environment: &Name,
         service: &Name,
     ) -> Result<Option<String>, Failure> {
-        let Some(mut matching) = self.matching(client, FRESH).await? else { return Ok(None) };
-        if matching.find(environment, service).is_empty()
-            && let Some(newer) = self.matching(client, MISSED_FRESH).await?
-        {
-            // It may be new.
-            matching = newer;
-        }
+        let Some(matching) = self.matching_for(client, (environment, service)).await? else {
+            return Ok(None);
+        };
         match matching.find(environment, service).as_slice() {
             [] => Ok(None),
             [one] => Ok(Some(one.entity_id.clone())),
@@ -139,6 +159,22 @@ impl Entities {
                 );
                 Err(Failure::new(FailureKind::AmbiguousService, message))
             }
+        }
+    }
+
+    /// What the rules make of the tenant's services; listed anew where they know none of a name. `None` without rules.
+    pub(super) async fn matching_for(
+        &self,
+        client: &Client,
+        (environment, service): (&Name, &Name),
+    ) -> Result<Option<Arc<Matching>>, Failure> {
+        let matching = self.matching(client, FRESH).await?;
+        let is_missing = |known: &Arc<Matching>| known.find(environment, service).is_empty();
+        // It may be new.
+        if matching.as_ref().is_some_and(is_missing) {
+            self.matching(client, MISSED_FRESH).await
+        } else {
+            Ok(matching)
         }
     }
 
@@ -180,7 +216,7 @@ impl Entities {
             let elsewhere = one.environment.as_ref().is_some_and(|held| held != environment);
             one.entity_id == id && (one.service != *service || elsewhere)
         };
-        Ok(matching.named.iter().chain(matching.ambiguous.iter().flatten()).any(|one| other(&one)))
+        Ok(matching.all().any(|one| other(&one)))
     }
 
     /// Forgets a service, so that its id is looked up anew, and what the rules made of it.
@@ -220,12 +256,13 @@ impl Entities {
         Ok(all)
     }
 
-    /// The services that processes run, by the process; one that the tenant does not know runs none.
+    /// The services that processes run, by the process, or that requests belong to; one that the tenant does not know
+    /// has none.
     pub(super) async fn services_of(
         &self,
         client: &Client,
-        processes: &BTreeSet<&str>,
-        window: Window,
+        kind: EntityKind,
+        (processes, window): (&BTreeSet<&str>, Window),
     ) -> Result<BTreeMap<String, Arc<Vec<String>>>, Failure> {
         if processes.is_empty() {
             return Ok(BTreeMap::new());
@@ -245,13 +282,19 @@ impl Entities {
         // What ran in an old window may be gone since; the list holds three days where nothing is said.
         let since = window.start();
         let mut found = Vec::new();
+        let is_request = kind == EntityKind::ServiceMethod;
+        let (all, fields) = if is_request {
+            ("type(\"SERVICE_METHOD\")", BELONGS)
+        } else {
+            ("type(\"PROCESS_GROUP_INSTANCE\")", RUNS)
+        };
         if unknown.len() > FEW_PROCESSES {
-            found = list_since(client, "type(\"PROCESS_GROUP_INSTANCE\")", (RUNS, since)).await?;
+            found = list_since(client, all, (fields, since)).await?;
         } else {
             for some in unknown.chunks(IDS_PER_CALL) {
                 let quoted: Vec<String> = some.iter().map(|id| format!("\"{}\"", escape(id))).collect();
                 let selector = format!("entityId({})", quoted.join(","));
-                found.extend(list_since(client, &selector, (RUNS, since)).await?);
+                found.extend(list_since(client, &selector, (fields, since)).await?);
             }
         }
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -267,7 +310,11 @@ impl Entities {
             names.clear();
         }
         for process in found {
-            let services = process.to_relationships.runs_on_process_group_instance;
+            let services = if is_request {
+                process.from_relationships.is_service_method_of_service
+            } else {
+                process.to_relationships.runs_on_process_group_instance
+            };
             let services = services.into_iter().map(|service| service.id).collect();
             owners.insert(process.entity_id.clone(), (Arc::new(services), now));
             names.insert(process.entity_id, process.display_name);
@@ -366,38 +413,6 @@ impl Entities {
             service.facts.tags.dedup();
         });
         Ok(known.into_values().collect())
-    }
-}
-
-fn described(entity: Entity) -> (String, KnownService) {
-    let management_zones = entity.management_zones.iter().map(|zone| zone.name.clone()).collect();
-    let mut facts = Facts { management_zones, ..Facts::default() };
-    describe(&mut facts, &entity);
-    (
-        entity.entity_id.clone(),
-        KnownService { name: entity.display_name, entity_id: entity.entity_id, facts, tenant: 0 },
-    )
-}
-
-/// Adds what an entity says to what is known of a service. Where its processes disagree, nothing is known.
-fn describe(facts: &mut Facts, entity: &Entity) {
-    let tag = |tag: &TagItem| Tag {
-        context: tag.context.clone(),
-        key: tag.key.clone(),
-        value: tag.value.clone().unwrap_or_default(),
-    };
-    facts.tags.extend(entity.tags.iter().map(tag));
-    let release = entity.properties.releases_version.iter().map(|version| ("releasesVersion", version));
-    let metadata = entity.properties.metadata.iter().map(|one| (one.key.as_str(), &one.value));
-    for (key, value) in metadata.chain(release).filter(|(_, value)| !value.is_empty()) {
-        match facts.metadata.get_mut(key) {
-            Some(known) if known == value => {}
-            // An empty one is taken for none.
-            Some(known) => known.clear(),
-            None => {
-                facts.metadata.insert(key.to_owned(), value.clone());
-            }
-        }
     }
 }
 

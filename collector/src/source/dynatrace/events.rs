@@ -4,7 +4,7 @@ use super::Dynatrace;
 use super::answer::{EventItem, EventPage, IngestAnswer};
 use super::client::Call;
 use super::listing::list;
-use super::selector::escape;
+use super::selector::{EntityKind, escape};
 use crate::source::{EventKind, Failure, FailureKind, SourceEvent};
 use reqwest::Method;
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,7 +142,11 @@ impl Dynatrace {
         let mut owners: BTreeMap<String, Vec<String>> =
             of("SERVICE-").into_iter().map(|id| (id.to_owned(), vec![id.to_owned()])).collect();
         let processes = of("PROCESS_GROUP_INSTANCE-");
-        for (process, services) in self.entities.services_of(&self.client, &processes, window).await? {
+        for (process, services) in self
+            .entities
+            .services_of(&self.client, EntityKind::ProcessGroupInstance, (&processes, window))
+            .await?
+        {
             owners.insert(process, services.to_vec());
         }
         for group in of("PROCESS_GROUP-") {

@@ -14,6 +14,7 @@ use vouch_proto::Window;
 
 const SERVICE_SPLIT: &str = "splitBy(\"dt.entity.service\"";
 const INSTANCE: &str = "dt.entity.process_group_instance";
+const METHOD: &str = "dt.entity.service_method";
 /// Services asked for in one call: so many ids fit into an entity selector, which may hold 2,000 characters.
 pub(super) const SERVICES_PER_CALL: usize = 68;
 
@@ -40,7 +41,7 @@ pub(super) struct JointForm {
 /// What is asked for together: selectors of like entities.
 pub(super) type Key = (EntityKind, Vec<String>);
 
-/// Services by the process that runs them.
+/// Services by the process that runs them, or by their requests.
 type Owners = BTreeMap<String, Arc<Vec<String>>>;
 
 /// The answer of one call, and the services that it was about.
@@ -49,7 +50,7 @@ pub(super) struct Part {
     services: BTreeSet<String>,
     /// One call that fails is no failure of the others.
     pub(super) data: Result<MetricData, Failure>,
-    /// Where processes were told apart: the services that they run.
+    /// Where processes or requests were told apart: the services that they run, or belong to.
     owners: Owners,
 }
 
@@ -86,9 +87,14 @@ impl JointForm {
                 plain(query)
             }
             EntityKind::ProcessGroupInstance if splits == 1 && !by_host => Self::of_processes(query),
-            EntityKind::Service | EntityKind::ProcessGroupInstance | EntityKind::Host | EntityKind::Other => {
-                None
-            }
+            EntityKind::ServiceMethod if splits == 1 && query.contains(METHOD) => plain(query),
+            EntityKind::Service
+            | EntityKind::ServiceMethod
+            | EntityKind::ProcessGroupInstance
+            | EntityKind::Host
+            | EntityKind::Container
+            | EntityKind::Workload
+            | EntityKind::Other => None,
         }
     }
 
@@ -131,7 +137,9 @@ impl Dynatrace {
                 part.own(service, kind)?
             }
             None => {
-                let selectors: Vec<&str> = some.iter().map(|q| q.alone().as_str()).collect();
+                let selectors: Vec<String> =
+                    some.iter().map(|q| kind.restricted(q.alone(), service)).collect();
+                let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
                 self.metric_data(window, kind.selector(service), &selectors).await?
             }
         };
@@ -188,8 +196,9 @@ impl Dynatrace {
         let mut owners = BTreeMap::new();
         if services.len() > 1 {
             // Their names are known by then as well.
-            let seen = data.result.iter().flat_map(|r| &r.data).filter_map(instance_of).collect();
-            owners = self.entities.services_of(&self.client, &seen, window).await?;
+            let seen =
+                data.result.iter().flat_map(|r| &r.data).filter_map(|one| member_of(one, *kind)).collect();
+            owners = self.entities.services_of(&self.client, *kind, (&seen, window)).await?;
         }
         Ok((data, owners))
     }
@@ -231,12 +240,12 @@ fn is_unsure(read: &Result<(MetricData, Owners), Failure>, services: &[String], 
             let warnings = data.warnings.iter().chain(data.result.iter().filter_map(|r| r.warnings.as_ref()));
             let is_cut = |text: &String| warning(text).is_some_and(|f| f.kind == FailureKind::Incomplete);
             let is_owned = |data: &DataSeries| {
-                let owner = instance_of(data).and_then(|instance| owners.get(instance));
+                let owner = member_of(data, kind).and_then(|member| owners.get(member));
                 owner.is_some_and(|owner| owner.iter().any(|one| services.contains(one)))
             };
             let mut series = data.result.iter().flat_map(|r| &r.data);
             warnings.flatten().any(is_cut)
-                || (kind == EntityKind::ProcessGroupInstance && series.any(|data| !is_owned(data)))
+                || (kind != EntityKind::Service && series.any(|data| !is_owned(data)))
         }
     }
 }
@@ -247,8 +256,13 @@ impl Part {
         let is_own = |data: &DataSeries| match kind {
             _ if self.services.len() == 1 => true,
             EntityKind::Service => service_of(data) == Some(service),
-            EntityKind::ProcessGroupInstance | EntityKind::Host | EntityKind::Other => {
-                let owner = instance_of(data).and_then(|instance| self.owners.get(instance));
+            EntityKind::ServiceMethod
+            | EntityKind::ProcessGroupInstance
+            | EntityKind::Host
+            | EntityKind::Container
+            | EntityKind::Workload
+            | EntityKind::Other => {
+                let owner = member_of(data, kind).and_then(|member| self.owners.get(member));
                 owner.is_some_and(|services| services.iter().any(|one| one == service))
             }
         };
@@ -284,10 +298,19 @@ impl EntityKind {
     }
 }
 
-fn instance_of(data: &DataSeries) -> Option<&str> {
-    let named = data.dimension_map.get(INSTANCE).and_then(Option::as_deref);
-    let first =
-        || data.dimensions.iter().flatten().find(|value| value.starts_with("PROCESS_GROUP_INSTANCE-"));
+/// The process, or the request, that a series is about.
+fn member_of(data: &DataSeries, kind: EntityKind) -> Option<&str> {
+    let (key, prefix) = match kind {
+        EntityKind::ServiceMethod => (METHOD, "SERVICE_METHOD-"),
+        EntityKind::Service
+        | EntityKind::ProcessGroupInstance
+        | EntityKind::Host
+        | EntityKind::Container
+        | EntityKind::Workload
+        | EntityKind::Other => (INSTANCE, "PROCESS_GROUP_INSTANCE-"),
+    };
+    let named = data.dimension_map.get(key).and_then(Option::as_deref);
+    let first = || data.dimensions.iter().flatten().find(|value| value.starts_with(prefix));
     named.or_else(|| first().map(String::as_str))
 }
 

@@ -28,6 +28,21 @@ pub(super) async fn list_with(
     whole(client, query).await
 }
 
+/// The same of what has been seen since `from`, as the API writes a time.
+pub(super) async fn list_active(
+    client: &Client,
+    selector: &str,
+    (fields, from): (&str, &str),
+) -> Result<Vec<Entity>, Failure> {
+    let query = vec![
+        ("entitySelector", selector.to_owned()),
+        ("pageSize", "500".to_owned()),
+        ("fields", fields.to_owned()),
+        ("from", from.to_owned()),
+    ];
+    whole(client, query).await
+}
+
 /// The same of what was there at `since` or later, where that is longer ago than the API looks back by itself.
 pub(super) async fn list_since(
     client: &Client,

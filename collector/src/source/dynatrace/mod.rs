@@ -8,7 +8,11 @@ mod client;
 mod credential;
 mod entities;
 mod events;
+mod expression;
+mod facts;
 mod grail;
+mod instances;
+mod items;
 mod joint;
 mod listing;
 mod normalise;
@@ -19,6 +23,7 @@ mod query;
 mod refusal;
 mod robustness;
 mod selector;
+mod several;
 mod splits;
 mod surroundings;
 mod timeseries;
@@ -40,8 +45,10 @@ use self::answer::{Descriptor, MetricData, MetricResult};
 use self::batcher::Batcher;
 use self::client::{Call, Client};
 use self::entities::Entities;
+use self::instances::Target;
 use self::joint::JointForm;
 use self::normalise::Grid;
+use self::refusal::missing_metric;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
 use self::unit::{Conversion, conversion};
@@ -64,6 +71,8 @@ const SCOPE: &str = "metrics.read";
 const SELECTORS_PER_CALL: usize = 10;
 /// Longest metric selector of one call; what is longer may not fit into a URL on the way.
 const LONGEST_SELECTOR: usize = 4000;
+/// As long as the id of a service.
+const LIKE_AN_ID: &str = "SERVICE-0123456789ABCDEF";
 /// How long what a descriptor says is believed.
 const DESCRIPTOR_FRESH: Duration = Duration::from_secs(3600);
 /// How long a metric counts as missing before it is looked for again.
@@ -172,6 +181,9 @@ impl Dynatrace {
         let (unit, entity_types) = match &key {
             Some(key) => {
                 let descriptor = self.descriptor(key).await?;
+                if let Some(failure) = selector::unknown_split(&ask.query, &splits::dimensions(&descriptor)) {
+                    return Err(failure);
+                }
                 (descriptor.unit.unwrap_or_default(), descriptor.entity_type.unwrap_or_default())
             }
             None => (String::new(), Vec::new()),
@@ -184,16 +196,37 @@ impl Dynatrace {
             );
             Failure::new(FailureKind::UnitMismatch, message)
         })?;
-        let kind = EntityKind::of(key.as_deref(), &entity_types);
+        let kind = self.kind_of(&ask.query, key.as_deref(), entity_types).await?;
         Ok(Prepared { ask, kind, conversion, joint: JointForm::of(&ask.query, kind, ask.by_host) })
     }
 
-    /// The unit of a metric, as the tenant describes it now.
-    async fn unit_of_metric(&self, key: &str) -> Result<String, Failure> {
+    /// What a query is about: by the prefixes of its keys where they tell, else by the descriptors of its metrics.
+    async fn kind_of(
+        &self,
+        query: &str,
+        key: Option<&str>,
+        entity_types: Vec<String>,
+    ) -> Result<EntityKind, Failure> {
+        let mut types: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        match key {
+            Some(key) => {
+                types.insert(key, entity_types);
+            }
+            None => {
+                for key in expression::keys(query).into_iter().filter(|key| EntityKind::is_open(key)) {
+                    types.insert(key, self.descriptor(key).await?.entity_type.unwrap_or_default());
+                }
+            }
+        }
+        EntityKind::of_query(query, |key| types.get(key).cloned().unwrap_or_default())
+    }
+
+    /// Unit and dimensions of a metric, as the tenant describes it now.
+    async fn metric_described(&self, key: &str) -> Result<(String, Vec<String>), Failure> {
         let path = ["metrics", key];
         let call = Call::get(&path, Vec::new(), SCOPE).once();
         let described = self.client.send_aside::<Descriptor>(&call).await;
-        described.map(|descriptor| descriptor.unit.unwrap_or_default())
+        described.map(|one| (one.unit.clone().unwrap_or_default(), splits::dimensions(&one)))
     }
 
     async fn descriptor(&self, key: &str) -> Result<Descriptor, Failure> {
@@ -280,12 +313,50 @@ impl Dynatrace {
         Ok(())
     }
 
+    /// Reads a window of one entity.
+    async fn read_entity(&self, ask: &Ask, service: &str) -> Result<Reading, Failure> {
+        let mut reading = Reading::default();
+        let mut queries = Vec::new();
+        let (dql, classic): (Vec<_>, Vec<_>) = ask.metrics.iter().partition(|metric| is_dql(&metric.query));
+        for metric in classic {
+            match self.prepare(metric).await {
+                Ok(query) => queries.push(query),
+                Err(failure)
+                    if matches!(
+                        failure.kind,
+                        FailureKind::UnitMismatch
+                            | FailureKind::UnknownMetric
+                            | FailureKind::UnknownDimension
+                            | FailureKind::NotAggregable
+                    ) =>
+                {
+                    reading.refused.push((metric.name.clone(), failure));
+                }
+                Err(failure) if failure.kind == FailureKind::BadRequest => {
+                    reading.refused.push((metric.name.clone(), failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        queries.sort_by_key(|q| (q.kind, q.joint.is_none()));
+        for some in calls(&queries) {
+            self.query(ask, service, some, &mut reading).await?;
+        }
+        for metric in dql {
+            self.read_dql(ask, service, metric, &mut reading).await?;
+        }
+        items::fill(&mut reading, &ask.metrics);
+        reading.chunks.sort_by_key(|c| c.resolution);
+        Ok(reading)
+    }
+
     async fn host_names(
         &self,
         some: &[Prepared<'_>],
         results: &[MetricResult],
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let by_host = some.iter().zip(results).filter(|(query, _)| query.ask.by_host);
+        let by_host =
+            some.iter().zip(results).filter(|(query, _)| query.ask.by_host || query.ask.each.is_some());
         let values = by_host
             .flat_map(|(_, r)| &r.data)
             .flat_map(|d| d.dimension_map.values().flatten().chain(d.dimensions.iter().flatten()));
@@ -297,20 +368,9 @@ impl Dynatrace {
 
 /// Whether a dimension's value is the id of something that a service runs on.
 fn is_instance_id(value: &str) -> bool {
-    ["PROCESS_GROUP_INSTANCE-", "HOST-", "CONTAINER_GROUP_INSTANCE-"]
+    ["PROCESS_GROUP_INSTANCE-", "HOST-", "CONTAINER_GROUP_INSTANCE-", "SERVICE_METHOD-", "CLOUD_APPLICATION"]
         .iter()
         .any(|prefix| value.starts_with(prefix))
-}
-
-fn missing_metric(failure: Failure, key: &str) -> Failure {
-    if failure.kind != FailureKind::NotFound {
-        return failure;
-    }
-    let message = format!(
-        "the tenant has no metric `{key}` ({}); correct the query in the template, or define the metric in Dynatrace",
-        failure.message
-    );
-    Failure::new(FailureKind::UnknownMetric, message)
 }
 
 /// The grid of an answer. One without any data says nothing about its step and is taken as asked; old clusters leave
@@ -363,7 +423,7 @@ fn calls<'q, 'a>(queries: &'q [Prepared<'a>]) -> Vec<&'q [Prepared<'a>]> {
     let mut calls = Vec::new();
     let (mut from, mut length) = (0, 0);
     for (i, query) in queries.iter().enumerate() {
-        let more = query.ask.query.len() + 1;
+        let more = query.kind.restricted(&query.ask.query, LIKE_AN_ID).len() + 1;
         let alike = |q: &Prepared<'_>| q.kind == query.kind && q.joint.is_some() == query.joint.is_some();
         let other = i > from && queries.get(from).is_some_and(|q| !alike(q));
         if i > from && (other || i - from == SELECTORS_PER_CALL || length + more > LONGEST_SELECTOR) {
@@ -386,41 +446,18 @@ impl MetricSource for Dynatrace {
             );
             return Err(Failure::new(FailureKind::OtherEnvironment, message));
         }
-        let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
-        let mut reading = Reading::default();
-        let mut queries = Vec::new();
-        let (dql, classic): (Vec<_>, Vec<_>) = ask.metrics.iter().partition(|metric| is_dql(&metric.query));
-        for metric in classic {
-            match self.prepare(metric).await {
-                Ok(query) => queries.push(query),
-                Err(failure)
-                    if matches!(
-                        failure.kind,
-                        FailureKind::UnitMismatch | FailureKind::UnknownMetric | FailureKind::NotAggregable
-                    ) =>
-                {
-                    reading.refused.push((metric.name.clone(), failure));
+        match self.entities.target(&self.client, &ask.environment, &ask.service).await? {
+            Target::Several(group) => self.read_instances(ask, &group).await,
+            Target::One(service) => {
+                let reading = self.read_entity(ask, &service).await?;
+                let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
+                if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {
+                    // Nothing at all: perhaps the service has got another entity.
+                    self.entities.forget(&service, self.client.now()).await;
                 }
-                Err(failure) if failure.kind == FailureKind::BadRequest => {
-                    reading.refused.push((metric.name.clone(), failure));
-                }
-                Err(failure) => return Err(failure),
+                Ok(reading)
             }
         }
-        queries.sort_by_key(|q| (q.kind, q.joint.is_none()));
-        for some in calls(&queries) {
-            self.query(ask, &service, some, &mut reading).await?;
-        }
-        for metric in dql {
-            self.read_dql(ask, &service, metric, &mut reading).await?;
-        }
-        let gaps = |c: &Chunk| c.series.iter().all(|s| s.samples.iter().all(Option::is_none));
-        if !reading.chunks.is_empty() && reading.chunks.iter().all(gaps) {
-            // Nothing at all: perhaps the service has got another entity.
-            self.entities.forget(&service, self.client.now()).await;
-        }
-        reading.chunks.sort_by_key(|c| c.resolution);
-        Ok(reading)
     }
 
     async fn bystanders(&self, ask: &Ask, most: usize) -> Result<Vec<Bystander>, Failure> {
@@ -459,7 +496,13 @@ mod tests {
 
     #[test]
     fn calls_hold_ten_metrics_of_like_entities() {
-        let ask = MetricAsk { name: "m".into(), query: "q".repeat(100), unit: String::new(), by_host: false };
+        let ask = MetricAsk {
+            name: "m".into(),
+            query: "q".repeat(100),
+            unit: String::new(),
+            by_host: false,
+            each: None,
+        };
         let query = |kind| Prepared { ask: &ask, kind, conversion: Conversion::none(), joint: None };
         let mut queries = vec![query(EntityKind::Service); 12];
         queries.extend(vec![query(EntityKind::Host); 3]);

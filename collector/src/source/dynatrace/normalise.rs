@@ -3,7 +3,7 @@
 use super::answer::{DataSeries, MetricResult, Resolution, resolution};
 use super::unit::Conversion;
 use crate::source::{COARSEST_STEP, Failure, FailureKind, MetricAsk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use vouch_proto::{Series, Timestamp, Window};
 
@@ -88,8 +88,16 @@ pub(super) fn series(
             unit: conversion.unit.clone(),
             samples,
             query: ask.query.clone(),
+            ..Series::default()
         })
     };
+    if let Some(key) = &ask.each {
+        let mut all = Vec::new();
+        for (item, host, data) in items(ask, key, result, names)? {
+            all.push(Series { item: Some(item), ..build(host, Some(data))? });
+        }
+        return Ok(all);
+    }
     if !ask.by_host {
         return match result.data.as_slice() {
             [] => Ok(vec![build(None, None)?]),
@@ -99,7 +107,7 @@ pub(super) fn series(
     }
     let mut hosts: BTreeMap<String, Vec<(String, &DataSeries)>> = BTreeMap::new();
     for data in &result.data {
-        let id = host_of(data)?;
+        let id = host_of(data, None)?;
         let name = data_name(data, &id).or_else(|| names.get(&id).cloned()).unwrap_or_else(|| id.clone());
         hosts.entry(name).or_default().push((id, data));
     }
@@ -118,12 +126,58 @@ pub(super) fn series(
     Ok(all)
 }
 
-/// The dimension that tells hosts apart: the only one besides the service and the display names.
-fn host_of(data: &DataSeries) -> Result<String, Failure> {
+/// What each series is measured for, and on which host: things of the same name carry their ids.
+fn items<'d>(
+    ask: &MetricAsk,
+    key: &str,
+    result: &'d MetricResult,
+    names: &BTreeMap<String, String>,
+) -> Result<Vec<(String, Option<String>, &'d DataSeries)>, Failure> {
+    let name = |data: &DataSeries, id: &str| {
+        data_name(data, id).or_else(|| names.get(id).cloned()).unwrap_or_else(|| id.to_owned())
+    };
+    let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for data in &result.data {
+        let id = match data.dimension_map.get(key) {
+            Some(Some(id)) => id.clone(),
+            Some(None) => return Err(ambiguous(std::slice::from_ref(data))),
+            None => {
+                let message =
+                    format!("the query is not split by `{key}`, which `each` names; add :splitBy(\"{key}\")");
+                return Err(Failure::new(FailureKind::AmbiguousSeries, message));
+            }
+        };
+        let host = if ask.by_host {
+            let host = host_of(data, Some(key))?;
+            Some(name(data, &host))
+        } else {
+            None
+        };
+        let item = name(data, &id);
+        ids.entry(item.clone()).or_default().insert(id.clone());
+        found.push((item, id, host, data));
+    }
+    let mut seen = BTreeSet::new();
+    let apart = |(item, id, host, data): (String, String, Option<String>, &'d DataSeries)| {
+        let shared = ids.get(&item).is_some_and(|ids| ids.len() > 1);
+        let item = if shared { format!("{item} ({id})") } else { item };
+        if seen.insert((item.clone(), host.clone())) {
+            Ok((item, host, data))
+        } else {
+            Err(ambiguous(&result.data))
+        }
+    };
+    found.into_iter().map(apart).collect()
+}
+
+/// The dimension that tells hosts apart: the only one besides the service, `each`, and the display names.
+fn host_of(data: &DataSeries, each: Option<&str>) -> Result<String, Failure> {
     let mut values: Vec<Option<&String>> = data
         .dimension_map
         .iter()
         .filter(|(key, _)| !key.ends_with(".name") && key.as_str() != "dt.entity.service")
+        .filter(|(key, _)| each != Some(key.as_str()))
         .map(|(_, value)| value.as_ref())
         .collect();
     if data.dimension_map.is_empty() {
@@ -201,7 +255,7 @@ mod tests {
     const STEP: i64 = 60_000;
 
     fn ask(by_host: bool) -> MetricAsk {
-        MetricAsk { name: "cpu".into(), query: "q".into(), unit: "ms".into(), by_host }
+        MetricAsk { name: "cpu".into(), query: "q".into(), unit: "ms".into(), by_host, each: None }
     }
 
     fn start() -> Timestamp {
@@ -261,6 +315,28 @@ mod tests {
         ];
         let hosts: Vec<_> = read(&ask(true), all, &[]).unwrap().into_iter().filter_map(|s| s.host).collect();
         assert_eq!(hosts, ["PGI-3", "pod-a (PGI-1)", "pod-a (PGI-2)", "pod-d"]);
+    }
+
+    #[test]
+    fn each_thing_has_a_series_of_its_own_and_twins_carry_their_ids() {
+        let method = "dt.entity.service_method";
+        let each = MetricAsk { each: Some(method.into()), ..ask(false) };
+        let of = |id: &str| data(&[(method, Some(id))], &[(1, Some(1000.0))]);
+        let items = |each: &MetricAsk, all: Vec<DataSeries>| -> Vec<Option<String>> {
+            read(each, all, &[]).unwrap().into_iter().map(|one| one.item).collect()
+        };
+        assert_eq!(items(&each, vec![of("M-1"), of("PGI-1")]), [Some("M-1".into()), Some("pod-a".into())]);
+        let twins = items(&each, vec![of("PGI-1"), of("PGI-2")]);
+        assert_eq!(twins, [Some("pod-a (PGI-1)".into()), Some("pod-a (PGI-2)".into())]);
+        assert_eq!(items(&each, vec![]), Vec::<Option<String>>::new());
+        let kind = |all: Vec<DataSeries>| read(&each, all, &[]).unwrap_err().kind;
+        assert_eq!(kind(vec![data(&[(method, None)], &[])]), FailureKind::Remainder);
+        assert_eq!(kind(vec![data(&[], &[])]), FailureKind::AmbiguousSeries);
+        assert_eq!(kind(vec![of("M-1"), of("M-1")]), FailureKind::AmbiguousSeries);
+        let both = MetricAsk { by_host: true, ..each.clone() };
+        let pod = data(&[(method, Some("M-1")), ("pod", Some("pod-b"))], &[(1, Some(1000.0))]);
+        let series = read(&both, vec![pod], &[]).unwrap();
+        assert_eq!((series[0].item.as_deref(), series[0].host.as_deref()), (Some("M-1"), Some("pod-b")));
     }
 
     #[test]

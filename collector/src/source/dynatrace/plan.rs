@@ -1,7 +1,7 @@
 //! The calls that collecting makes, counted before it makes them. Pure.
 
 use super::joint::{JointForm, SERVICES_PER_CALL};
-use super::selector::{EntityKind, metric_key};
+use super::selector::EntityKind;
 use super::timeseries::is_dql;
 use super::{LONGEST_SELECTOR, SELECTORS_PER_CALL};
 use std::collections::BTreeSet;
@@ -53,7 +53,7 @@ pub fn plan(template: &VerificationTemplate, load: Load) -> Vec<PlannedCalls> {
             });
             continue;
         }
-        let kind = EntityKind::of(metric_key(query).as_deref(), &[]);
+        let kind = EntityKind::of_query(query, |_| Vec::new()).unwrap_or(EntityKind::Other);
         match JointForm::of(query, kind, by_host) {
             Some(form) => shared.push((kind, form.selector)),
             None => alone.push((kind, query.clone())),

@@ -167,6 +167,17 @@ fn pause_asked_for(headers: &HeaderMap, envelope: Option<&Value>, now: Timestamp
     retry_after.or_else(in_body).or_else(reset).map(|pause| pause.min(LONGEST_PAUSE))
 }
 
+pub(super) fn missing_metric(failure: Failure, key: &str) -> Failure {
+    if failure.kind != FailureKind::NotFound {
+        return failure;
+    }
+    let message = format!(
+        "the tenant has no metric `{key}` ({}); correct the query in the template, or define the metric in Dynatrace",
+        failure.message
+    );
+    Failure::new(FailureKind::UnknownMetric, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

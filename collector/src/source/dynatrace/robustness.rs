@@ -27,7 +27,11 @@ pub fn read_anything(body: &[u8]) {
     let _ = serde_json::from_slice::<MetricPage>(body);
     let _ = serde_json::from_slice::<TokenInfo>(body);
     if let Ok(page) = serde_json::from_slice::<ProblemPage>(body) {
-        let _ = page.problems.into_iter().filter_map(|item| problem(item, "SERVICE-1", now)).count();
+        let _ = page
+            .problems
+            .into_iter()
+            .filter_map(|item| problem(item, &["SERVICE-1".to_owned()], now))
+            .count();
     }
     if let Ok(data) = serde_json::from_slice::<MetricData>(body) {
         read_metrics(&data, now);
@@ -51,8 +55,8 @@ fn read_metrics(data: &MetricData, now: Timestamp) {
     let spacing = spacing_minutes(data).map(|minutes| format!("{minutes}m"));
     let Ok(window) = Window::around(now, -60, 0) else { return };
     let Ok(grid) = Grid::of(data.resolution.as_deref().or(spacing.as_deref()), window, now) else { return };
-    for by_host in [false, true] {
-        let ask = MetricAsk { name: "m".into(), query: "a".into(), unit: String::new(), by_host };
+    for (by_host, each) in [(false, None), (true, None), (false, Some("dt.entity.host".to_owned()))] {
+        let ask = MetricAsk { name: "m".into(), query: "a".into(), unit: String::new(), by_host, each };
         for result in &data.result {
             let _ = normalise::series(&ask, result, &grid, &Conversion::none(), &BTreeMap::new());
         }

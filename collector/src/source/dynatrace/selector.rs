@@ -1,6 +1,8 @@
 //! What can be read off a metric selector: its key, its transformations, and the entities that it is about.
 
+use super::expression::{behind_each_key, keys};
 use crate::source::{Failure, FailureKind};
+use std::collections::BTreeSet;
 
 /// Names that begin a transformation; everything before the first belongs to the key.
 const TRANSFORMATIONS: [&str; 31] = [
@@ -41,11 +43,34 @@ const TRANSFORMATIONS: [&str; 31] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EntityKind {
     Service,
+    /// Requests of a service: only those that are marked as key requests have metrics.
+    ServiceMethod,
     ProcessGroupInstance,
     Host,
+    Container,
+    /// A workload of Kubernetes, which no metric has as its first dimension: a filter within the selector decides.
+    Workload,
     /// None that a service leads to: the query alone decides.
     Other,
 }
+
+/// The dimension that metrics of workloads are filtered by.
+const WORKLOAD: &str = "dt.entity.cloud_application";
+
+/// What a metric is about, by what its key begins with.
+const PREFIXES: [(&str, EntityKind); 11] = [
+    ("builtin:service.keyRequest.", EntityKind::ServiceMethod),
+    ("builtin:service.", EntityKind::Service),
+    ("calc:service.", EntityKind::Service),
+    ("builtin:tech.", EntityKind::ProcessGroupInstance),
+    ("builtin:pgi.", EntityKind::ProcessGroupInstance),
+    ("builtin:host.", EntityKind::Host),
+    ("builtin:containers.", EntityKind::Container),
+    ("builtin:kubernetes.workload.", EntityKind::Workload),
+    ("builtin:kubernetes.container.", EntityKind::Workload),
+    ("builtin:kubernetes.pods", EntityKind::Workload),
+    ("builtin:kubernetes.", EntityKind::Other),
+];
 
 impl EntityKind {
     /// The selector of these entities for a service; `None` where the query decides.
@@ -57,30 +82,63 @@ impl EntityKind {
     pub(super) fn selector_of_ids(self, ids: &str) -> Option<String> {
         match self {
             Self::Service => Some(format!("type(\"SERVICE\"),entityId({ids})")),
+            Self::ServiceMethod => Some(format!(
+                "type(\"SERVICE_METHOD\"),fromRelationships.isServiceMethodOfService(type(\"SERVICE\"),entityId({ids}))"
+            )),
             Self::ProcessGroupInstance => Some(format!(
                 "type(\"PROCESS_GROUP_INSTANCE\"),toRelationships.runsOnProcessGroupInstance(type(\"SERVICE\"),entityId({ids}))"
             )),
             Self::Host => {
                 Some(format!("type(\"HOST\"),toRelationships.runsOnHost(type(\"SERVICE\"),entityId({ids}))"))
             }
-            Self::Other => None,
+            Self::Container => Some(format!(
+                "type(\"CONTAINER_GROUP_INSTANCE\"),toRelationships.isPgiOfCgi(type(\"PROCESS_GROUP_INSTANCE\"),toRelationships.runsOnProcessGroupInstance(type(\"SERVICE\"),entityId({ids})))"
+            )),
+            Self::Workload | Self::Other => None,
         }
+    }
+
+    /// A query that is about one service alone, where the selector of entities does not say it.
+    pub(super) fn restricted(self, query: &str, service_id: &str) -> String {
+        if self != Self::Workload {
+            return query.to_owned();
+        }
+        let workloads = format!(
+            "type(\"CLOUD_APPLICATION\"),toRelationships.isPgOfCa(type(\"PROCESS_GROUP\"),toRelationships.runsOn(type(\"SERVICE\"),entityId(\"{}\")))",
+            escape(service_id)
+        );
+        let filter = format!(":filter(in(\"{WORKLOAD}\",entitySelector(\"{}\")))", escape(&workloads));
+        behind_each_key(query, &filter)
+    }
+
+    /// Of a query: that of all its metrics. `types` says for a key what its descriptor says.
+    pub(super) fn of_query(query: &str, types: impl Fn(&str) -> Vec<String>) -> Result<Self, Failure> {
+        let of = |key: &str| Self::of(Some(key), &types(key));
+        let kinds: BTreeSet<Self> = keys(query).into_iter().map(of).collect();
+        let mut kinds = kinds.into_iter();
+        match (kinds.next(), kinds.next()) {
+            (None, _) => Ok(Self::Service),
+            (Some(kind), None) => Ok(kind),
+            (Some(_), Some(_)) => Err(Failure::new(
+                FailureKind::BadRequest,
+                format!(
+                    "`{query}` computes with metrics of different entities, which no selector of entities can restrict to one service; make them two metrics"
+                ),
+            )),
+        }
+    }
+
+    /// Whether a key does not tell by itself what its metric is about.
+    pub(super) fn is_open(key: &str) -> bool {
+        !PREFIXES.iter().any(|(prefix, _)| key.trim_matches('"').starts_with(prefix))
     }
 
     /// By the key's prefix where that is enough, else by the entity types of the descriptor.
     pub(super) fn of(key: Option<&str>, entity_types: &[String]) -> Self {
         let Some(key) = key else { return Self::Service };
         let plain = key.trim_matches('"');
-        for (prefix, kind) in [
-            ("builtin:service.", Self::Service),
-            ("calc:service.", Self::Service),
-            ("builtin:tech.", Self::ProcessGroupInstance),
-            ("builtin:pgi.", Self::ProcessGroupInstance),
-            ("builtin:host.", Self::Host),
-        ] {
-            if plain.starts_with(prefix) {
-                return kind;
-            }
+        if let Some((_, kind)) = PREFIXES.into_iter().find(|(prefix, _)| plain.starts_with(prefix)) {
+            return kind;
         }
         let has = |name: &str| entity_types.iter().any(|t| t.eq_ignore_ascii_case(name));
         if has("SERVICE") {
@@ -89,6 +147,10 @@ impl EntityKind {
             Self::ProcessGroupInstance
         } else if has("HOST") {
             Self::Host
+        } else if has("SERVICE_METHOD") {
+            Self::ServiceMethod
+        } else if has("CONTAINER_GROUP_INSTANCE") {
+            Self::Container
         } else {
             Self::Other
         }
@@ -146,8 +208,42 @@ fn parts(query: &str) -> Option<Vec<&str>> {
 }
 
 fn is_transformation(part: &str) -> bool {
-    let name = part.split('(').next().unwrap_or(part).trim();
+    is_transformation_name(part.split('(').next().unwrap_or(part).trim())
+}
+
+pub(super) fn is_transformation_name(name: &str) -> bool {
     TRANSFORMATIONS.contains(&name)
+}
+
+/// The dimensions that a chain splits or merges by; none where it adds dimensions itself.
+pub(super) fn split_keys(query: &str) -> Vec<String> {
+    let parts = parts(query.trim()).unwrap_or_default();
+    let name = |part: &str| part.split('(').next().unwrap_or(part).trim().to_owned();
+    if parts.iter().any(|part| ["parents", "partition"].contains(&name(part).as_str())) {
+        return Vec::new();
+    }
+    let mut keys = Vec::new();
+    for part in parts.into_iter().filter(|part| ["splitBy", "merge"].contains(&name(part).as_str())) {
+        let Some((_, arguments)) = part.split_once('(') else { continue };
+        let arguments = arguments.trim_end().strip_suffix(')').unwrap_or(arguments);
+        let plain = |key: &str| key.trim().trim_matches('"').to_owned();
+        keys.extend(expressions(arguments).into_iter().map(plain).filter(|key| !key.is_empty()));
+    }
+    keys
+}
+
+/// Why a chain cannot be split so: the metric has no such dimension. Old forms name dimensions by their place.
+pub(super) fn unknown_split(query: &str, dimensions: &[String]) -> Option<Failure> {
+    let is_known = |key: &String| {
+        let is_place = key.chars().all(|c| c.is_ascii_digit());
+        is_place || dimensions.iter().any(|known| known == key || format!("{known}.name") == *key)
+    };
+    let unknown = split_keys(query).into_iter().find(|key| !dimensions.is_empty() && !is_known(key))?;
+    let message = format!(
+        "`{query}` splits by `{unknown}`, which the metric does not have; it has {}",
+        dimensions.join(", ")
+    );
+    Some(Failure::new(FailureKind::UnknownDimension, message))
 }
 
 /// The metric key of a selector; `None` for an expression of several.
@@ -309,6 +405,34 @@ mod tests {
         for expression in ["(a:avg)/(b:avg)", "a:splitBy() / b", "a:avg - b:avg", "a:avg*100", ""] {
             assert_eq!(metric_key(expression), None, "{expression}");
         }
+    }
+
+    #[test]
+    fn a_split_by_what_the_metric_does_not_have_is_refused_with_what_it_has() {
+        let service = ["dt.entity.service".to_owned()];
+        for query in [
+            "a:splitBy():avg",
+            "a:splitBy(\"dt.entity.service\"):names",
+            "a:splitBy(dt.entity.service)",
+            "a:merge(0):avg",
+            "a:filter(eq(\"x\",\"y\")):avg",
+            "a:parents:splitBy(\"dt.entity.host\")",
+            "a:splitBy(\"dt.entity.service.name\")",
+            "(a:splitBy(\"x\")) / b",
+        ] {
+            assert_eq!(unknown_split(query, &service), None, "{query}");
+        }
+        let failure =
+            unknown_split("a:splitBy(\"dt.entity.service\",\"k8s.pod.name\"):avg", &service).unwrap();
+        assert_eq!(failure.kind, FailureKind::UnknownDimension);
+        assert!(
+            failure
+                .message
+                .ends_with("`k8s.pod.name`, which the metric does not have; it has dt.entity.service"),
+            "{failure}"
+        );
+        assert_eq!(unknown_split("a:splitBy(\"x\")", &[]), None, "nothing is known of it");
+        assert_eq!(split_keys("a:merge(\"x,y\", z):avg"), ["x,y", "z"]);
     }
 
     #[test]

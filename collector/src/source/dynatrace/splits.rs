@@ -4,8 +4,10 @@ use super::Dynatrace;
 use super::answer::{Descriptor, MetricPage};
 use super::client::Call;
 use super::entities::Process;
+use super::instances::Target;
 use super::selector::metric_key;
 use super::timeseries::is_dql;
+use crate::rules::Named;
 use crate::source::Failure;
 use vouch_proto::{Name, VerificationTemplate};
 
@@ -28,8 +30,10 @@ const TELLS_APART: [&str; 9] = [
 /// What there is about one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Splits {
-    /// The service's entity.
+    /// The service's entity; the first of several.
     pub entity_id: String,
+    /// Its entities, where the rules allow for several: with their versions and sides.
+    pub instances: Option<Vec<Named>>,
     /// What runs it.
     pub processes: Vec<Process>,
     /// The metrics of the template.
@@ -62,8 +66,17 @@ impl Dynatrace {
         service: &Name,
         template: &VerificationTemplate,
     ) -> Result<Splits, Failure> {
-        let entity_id = self.entities.service(&self.client, environment, service).await?;
-        let processes = self.entities.processes_of(&self.client, &entity_id).await?;
+        let target = self.entities.target(&self.client, environment, service).await?;
+        let ids = target.ids();
+        let instances = match target {
+            Target::One(_) => None,
+            Target::Several(group) => Some(group.entities.clone()),
+        };
+        let mut processes: Vec<Process> = Vec::new();
+        for id in &ids {
+            let found = self.entities.processes_of(&self.client, id).await?;
+            processes.extend(found.into_iter().filter(|one| !processes.contains(one)).collect::<Vec<_>>());
+        }
         let mut metrics = Vec::new();
         for metric in &template.metrics {
             metrics.push(self.split_of(&metric.name, &metric.query).await?);
@@ -71,7 +84,8 @@ impl Dynatrace {
                 metrics.push(self.split_of(&format!("{}, by host", metric.name), query).await?);
             }
         }
-        Ok(Splits { entity_id, processes, metrics, calculated: self.calculated().await? })
+        let entity_id = ids.into_iter().next().unwrap_or_default();
+        Ok(Splits { entity_id, instances, processes, metrics, calculated: self.calculated().await? })
     }
 
     async fn split_of(&self, name: &str, query: &str) -> Result<MetricSplit, Failure> {
@@ -123,7 +137,7 @@ impl Dynatrace {
     }
 }
 
-fn dimensions(descriptor: &Descriptor) -> Vec<String> {
+pub(super) fn dimensions(descriptor: &Descriptor) -> Vec<String> {
     descriptor.dimension_definitions.iter().map(|one| one.key.clone()).collect()
 }
 

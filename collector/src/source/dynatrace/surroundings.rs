@@ -32,10 +32,10 @@ impl ProblemItem {
 impl Dynatrace {
     /// Series of services that neither call this one nor are called by it.
     pub(super) async fn unrelated_services(&self, ask: &Ask, most: usize) -> Result<Vec<Bystander>, Failure> {
-        let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
+        let own = self.entities.ids(&self.client, &ask.environment, &ask.service).await?;
         let topology = self.entities.topology(&self.client).await?;
         let mut unrelated: BTreeMap<Name, Unrelated> = BTreeMap::new();
-        for one in topology.unrelated(&service, most) {
+        for one in topology.unrelated_to_all(&own, most) {
             let name = self.entities.deployed_name(&self.client, &one, &ask.environment).await?;
             if let Some(name) = name.filter(|name| *name != ask.service) {
                 unrelated.entry(name).or_insert(one);
@@ -124,15 +124,16 @@ impl Dynatrace {
         if self.problems_refused_until().is_some_and(|until| now < until) {
             return Ok(Vec::new());
         }
-        let service = self.entities.service(&self.client, &ask.environment, &ask.service).await?;
-        let members = BTreeSet::from([service.clone()]);
+        let own = self.entities.ids(&self.client, &ask.environment, &ask.service).await?;
+        let members: BTreeSet<String> = own.iter().cloned().collect();
         let found = self
             .problems
             .join(&(), (&members, ask.window), |services, window| self.problems_within(services, window));
         match found.await.as_ref() {
             Ok((services, items)) => {
-                let is_own = |item: &&ProblemItem| *services == 1 || item.affects(&service);
-                let of = |item: &ProblemItem| problem(item.clone(), &service, ask.window.end());
+                let is_own =
+                    |item: &&ProblemItem| *services == own.len() || own.iter().any(|id| item.affects(id));
+                let of = |item: &ProblemItem| problem(item.clone(), &own, ask.window.end());
                 Ok(items.iter().filter(is_own).filter_map(of).collect())
             }
             Err(failure) if matches!(failure.kind, FailureKind::MissingScope | FailureKind::Forbidden) => {
@@ -181,7 +182,7 @@ impl Dynatrace {
 
 /// The metric of each service apart; `None` where it cannot be told apart.
 fn of_each_service(ask: &MetricAsk) -> Option<MetricAsk> {
-    if is_dql(&ask.query) {
+    if is_dql(&ask.query) || ask.each.is_some() {
         return None;
     }
     metric_key(&ask.query)?;
@@ -200,7 +201,7 @@ pub(super) fn service_of(data: &DataSeries) -> Option<&str> {
 }
 
 /// What a problem says; `None` where its times make no sense. `seen_at` is the end of the window that it was asked for.
-pub(super) fn problem(item: ProblemItem, service: &str, seen_at: Timestamp) -> Option<Problem> {
+pub(super) fn problem(item: ProblemItem, own: &[String], seen_at: Timestamp) -> Option<Problem> {
     let started_at = Timestamp::from_millis(item.start_time);
     // An open problem ends at -1.
     let ended_at = item.end_time.filter(|end| *end > 0).map(Timestamp::from_millis);
@@ -209,7 +210,8 @@ pub(super) fn problem(item: ProblemItem, service: &str, seen_at: Timestamp) -> O
     }
     let root = item.root_cause_entity.as_ref();
     // A process or host may be what the service runs on.
-    let elsewhere = root.is_some_and(|root| root.entity_id.kind == "SERVICE" && root.entity_id.id != service);
+    let elsewhere =
+        root.is_some_and(|root| root.entity_id.kind == "SERVICE" && !own.contains(&root.entity_id.id));
     Some(Problem {
         id: item.display_id,
         title: item.title,
@@ -235,10 +237,14 @@ mod tests {
         serde_json::from_value(item).unwrap()
     }
 
+    fn own() -> Vec<String> {
+        vec!["SERVICE-1".to_owned()]
+    }
+
     #[test]
     fn the_root_is_elsewhere_only_where_it_is_another_service() {
         let seen_at = Timestamp::from_millis(600_000);
-        let elsewhere = |root| problem(item(root, Some(-1)), "SERVICE-1", seen_at).unwrap().elsewhere;
+        let elsewhere = |root| problem(item(root, Some(-1)), &own(), seen_at).unwrap().elsewhere;
         assert!(elsewhere(Some(("SERVICE", "SERVICE-2"))));
         for root in [None, Some(("SERVICE", "SERVICE-1")), Some(("HOST", "HOST-1"))] {
             assert!(!elsewhere(root), "{root:?}");
@@ -248,7 +254,7 @@ mod tests {
     #[test]
     fn an_open_problem_has_no_end_and_one_that_ends_before_it_begins_is_none() {
         let seen_at = Timestamp::from_millis(600_000);
-        let of = |end| problem(item(None, end), "SERVICE-1", seen_at);
+        let of = |end| problem(item(None, end), &own(), seen_at);
         assert_eq!(of(Some(-1)).unwrap().ended_at, None);
         assert_eq!(of(None).unwrap().ended_at, None);
         assert_eq!(of(Some(90_000)).unwrap().ended_at, Some(Timestamp::from_millis(90_000)));
@@ -263,6 +269,7 @@ mod tests {
             query: query.into(),
             unit: String::new(),
             by_host: true,
+            each: None,
         };
         let split = |query: &str| of_each_service(&ask(query)).map(|ask| ask.query);
         assert_eq!(

@@ -13,7 +13,7 @@ use vouch_proto::Series;
 /// What a query in DQL begins with. Others read what is billed.
 const COMMAND: &str = "timeseries";
 /// Stands for the id of the service's entity.
-const ENTITY: &str = "$entity";
+pub(super) const ENTITY: &str = "$entity";
 /// Metrics are not billed; whatever else a query names reads no more than this.
 const SCAN_LIMIT_GB: u32 = 1;
 /// How long a result is waited for, on the injected clock.
@@ -120,7 +120,7 @@ impl Dynatrace {
 }
 
 fn series(metric: &MetricAsk, host: Option<String>, unit: String) -> Series {
-    Series { metric: metric.name.clone(), host, unit, samples: Vec::new(), query: metric.query.clone() }
+    Series { metric: metric.name.clone(), host, unit, query: metric.query.clone(), ..Series::default() }
 }
 
 /// The samples of whole slots within the grid.

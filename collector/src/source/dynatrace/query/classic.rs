@@ -20,6 +20,23 @@ const MOST_SLOTS: i64 = 10_080 * 10;
 struct Unit {
     conversion: Conversion,
     warning: Option<String>,
+    /// The dimensions of the metric, where they are known.
+    dimensions: Vec<String>,
+}
+
+impl Unit {
+    fn none() -> Self {
+        Self { conversion: Conversion::none(), warning: None, dimensions: Vec::new() }
+    }
+
+    /// A refusal of a dimension says which there are.
+    fn with_dimensions(&self, failure: Failure) -> Failure {
+        if failure.kind != FailureKind::UnknownDimension || self.dimensions.is_empty() {
+            return failure;
+        }
+        let message = format!("{}; the metric has {}", failure.message, self.dimensions.join(", "));
+        Failure { message, ..failure }
+    }
 }
 
 /// What holds for all series of one expression.
@@ -61,7 +78,7 @@ impl Dynatrace {
         }
         if data.result.is_empty() {
             let none = MetricResult { metric_id: None, warnings: data.warnings.clone(), data: Vec::new() };
-            let unit = Unit { conversion: Conversion::none(), warning: None };
+            let unit = Unit::none();
             for text in asked {
                 all.extend(self.of_result(ask, &data, (&none, text), &unit));
             }
@@ -81,19 +98,19 @@ impl Dynatrace {
 
     /// The unit of an expression: its metric's, as its transformations leave it.
     async fn unit_of(&self, text: &str) -> Unit {
-        let own = |unit: String| Unit { conversion: conversion_of(&unit), warning: None };
+        let own = |unit: String| Unit { conversion: conversion_of(&unit), ..Unit::none() };
         let Some(chain) = Chain::of(text) else { return own(String::new()) };
         if let Some(unit) = &chain.unit {
             return own(unit.clone());
         }
-        let (unit, warning) = match self.unit_of_metric(&chain.key).await {
-            Ok(unit) => (unit, None),
+        let (unit, warning, dimensions) = match self.metric_described(&chain.key).await {
+            Ok((unit, dimensions)) => (unit, None, dimensions),
             Err(failure) => match builtin::unit(&chain.key) {
-                Some(unit) => (unit.to_owned(), None),
-                None => (String::new(), Some(format!("the unit is not known: {failure}"))),
+                Some(unit) => (unit.to_owned(), None, Vec::new()),
+                None => (String::new(), Some(format!("the unit is not known: {failure}")), Vec::new()),
             },
         };
-        Unit { warning, ..own(chain.rated(&unit)) }
+        Unit { warning, dimensions, ..own(chain.rated(&unit)) }
     }
 }
 
@@ -104,7 +121,7 @@ pub(in crate::source::dynatrace) fn series_of(
     result: (&MetricResult, &str),
     now: Timestamp,
 ) -> Vec<QuerySeries> {
-    of_result(ask, data, result, (&Unit { conversion: Conversion::none(), warning: None }, now))
+    of_result(ask, data, result, (&Unit::none(), now))
 }
 
 fn of_result(
@@ -125,6 +142,7 @@ fn of_result(
         failure: percentile_of_parts(text)
             .or_else(|| general_failure(data))
             .or(warned)
+            .map(|failure| unit.with_dimensions(failure))
             .or_else(|| ask.too_coarse(slot)),
     };
     if result.data.is_empty() {
@@ -186,15 +204,23 @@ impl Expression<'_> {
         match samples(data, self.slot, ask) {
             Err(failure) => return series.refuse(&failure),
             Ok(slots) => {
-                let total = slots.len();
-                let ended =
-                    slots.into_iter().filter(|slot| slot.end <= now.as_millis() || self.slot == Slot::Inf);
+                let elsewhere = slots.iter().all(|slot| is_elsewhere(slot, ask));
+                let is_pending =
+                    |slot: &Sampled| self.slot != Slot::Inf && slot.end > now.as_millis() && !elsewhere;
+                let (pending, ended): (Vec<_>, Vec<_>) = slots.into_iter().partition(is_pending);
                 let value =
                     |v: Option<f64>| v.map(|v| self.unit.conversion.apply(v)).filter(|v| v.is_finite());
-                series.samples = ended.map(|slot| (slot.start, value(slot.value))).collect();
-                let left_out = total - series.samples.len();
-                if left_out > 0 {
+                series.samples = ended.into_iter().map(|slot| (slot.start, value(slot.value))).collect();
+                if !pending.is_empty() {
+                    let left_out = pending.len();
                     series.warnings.push(format!("{left_out} slots have not ended yet and are left out"));
+                }
+                if elsewhere && !series.samples.is_empty() {
+                    let (from, to) = (&ask.from.text, &ask.to.text);
+                    let message = format!(
+                        "all slots lie outside of {from} to {to}, which was asked for; check the clocks"
+                    );
+                    series.warnings.push(message);
                 }
             }
         }
@@ -215,6 +241,12 @@ struct Sampled {
     start: i64,
     end: i64,
     value: Option<f64>,
+}
+
+/// Whether a slot has nothing to do with the time that was asked for. A series of such slots alone is shown as it is.
+const fn is_elsewhere(slot: &Sampled, ask: &QueryAsk) -> bool {
+    let length = slot.end.saturating_sub(slot.start);
+    slot.end <= ask.from.at.as_millis() || slot.start >= ask.to.at.as_millis().saturating_add(length)
 }
 
 /// Slots in order of time, without holes; a stamp is the end of its slot.
