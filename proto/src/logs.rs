@@ -207,8 +207,10 @@ impl TryFrom<v1::LogBatch> for LogBatch {
         if let Some(end) = &end
             && end.lines < u64::try_from(lines.len()).unwrap_or(u64::MAX)
         {
-            invalid
-                .push("end.lines", format!("{} is less than the {} lines of this part", end.lines, lines.len()));
+            invalid.push(
+                "end.lines",
+                format!("{} is less than the {} lines of this part", end.lines, lines.len()),
+            );
         }
         invalid.into_result().map(|()| Self {
             environment,
