@@ -1,8 +1,10 @@
 //! The collector's settings: section `collector`, and the templates that it shares with the analyzer.
 
+mod logs;
 mod rules;
 mod tenant;
 
+pub use logs::{BilledSettings, LogSettings, LogSourceKind};
 pub use tenant::{ServiceMapping, TenantSettings};
 
 use self::rules::rule;

@@ -9,6 +9,8 @@ mod grail;
 #[cfg(test)]
 mod joint;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod queries;
 #[cfg(test)]
 mod recordings;

@@ -109,6 +109,9 @@ pub(super) struct Relationships {
     /// Services that run on a process group instance.
     #[serde(default)]
     pub(super) runs_on_process_group_instance: Vec<EntityId>,
+    /// Services that run on a process group.
+    #[serde(default)]
+    pub(super) runs_on: Vec<EntityId>,
 }
 
 /// A tag; one without a value has none.

@@ -3,6 +3,7 @@
 mod address;
 mod answer;
 mod batcher;
+mod billed;
 mod builtin;
 mod client;
 mod credential;
@@ -10,6 +11,7 @@ mod entities;
 mod grail;
 mod joint;
 mod listing;
+mod logs;
 mod normalise;
 mod plan;
 mod pressure;
@@ -24,6 +26,7 @@ mod token;
 mod unit;
 
 pub use address::{base_url, fits};
+pub use billed::billed;
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
@@ -38,6 +41,7 @@ use self::batcher::Batcher;
 use self::client::{Call, Client};
 use self::entities::Entities;
 use self::joint::JointForm;
+use self::logs::LogState;
 use self::normalise::Grid;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
@@ -75,6 +79,7 @@ pub struct Dynatrace {
     joint: Batcher<joint::Key, Vec<joint::Part>>,
     problems: Batcher<(), (usize, Vec<answer::ProblemItem>)>,
     describing: Batcher<String, Descriptor>,
+    logs: LogState,
 }
 
 /// What a descriptor said, and when.
@@ -117,6 +122,7 @@ impl Dynatrace {
             joint: Batcher::default(),
             problems: Batcher::default(),
             describing: Batcher::default(),
+            logs: LogState::default(),
         })
     }
 
