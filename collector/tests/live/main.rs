@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod intake;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod paths;
