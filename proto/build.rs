@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "vouch/v1/deployment.proto",
     "vouch/v1/surroundings.proto",
     "vouch/v1/series.proto",
+    "vouch/v1/logs.proto",
     "vouch/v1/settings.proto",
     "vouch/v1/budget.proto",
     "vouch/v1/verdict.proto",

@@ -2,6 +2,7 @@
 
 use crate::around::{Misses, Surroundings};
 use crate::batch::{Delivery, Stamp, Standing, digest, send};
+use crate::logs::WantedLogs;
 use crate::metrics::Metrics;
 use crate::record::{CollectionRecord, Progress, Published, cover};
 use crate::schedule::{Due, Pace, Plan, State, needs_reread, plan, verification_start};
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) neighbours: usize,
     pub(crate) misses: Misses,
     pub(crate) metrics: Metrics,
+    /// Whose logs are wanted.
+    pub(crate) wanted_logs: Arc<WantedLogs>,
 }
 
 /// How a round ended.

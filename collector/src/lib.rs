@@ -9,6 +9,7 @@ mod collect;
 pub mod config;
 mod consumer;
 mod intake;
+mod logs;
 pub mod metrics;
 pub mod propose;
 pub mod record;
@@ -24,16 +25,23 @@ use crate::around::Misses;
 use crate::catalogue::{Keeper, Naming};
 use crate::changes::start::Finders;
 use crate::collect::Shared;
-use crate::config::TenantSettings;
+use crate::config::{LogSourceKind, TenantSettings};
 use crate::intake::Intake;
+use crate::logs::meter::ScanMeter;
+use crate::logs::{Bus, LogCollector, LogPace, WantedLogs};
 use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
+use crate::source::logs::LogSource;
 use crate::source::tenants::Tenants;
 use std::sync::Arc;
 use vouch_proto::Name;
-use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
+use vouch_proto::subject::{
+    CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, LOG_BUCKET, SCAN_BUCKET, VERIFICATION_BUCKET,
+};
+use vouch_service::clock::SharedClock;
 use vouch_service::lease::Leases;
+use vouch_service::nats::Nats;
 use vouch_service::run::Context;
 
 /// Name under which the replicas share the partitions.
@@ -47,11 +55,15 @@ pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Res
     let metrics = Metrics::default();
     metrics.register(&context.health);
     let mut sources: Vec<(Option<Name>, Arc<dyn MetricSource>)> = Vec::new();
+    let mut log_sources: LogSources = Vec::new();
     for tenant in &settings.tenants {
         let source =
             Arc::new(Dynatrace::new(tenant, context.clock.clone(), context.health.clone(), metrics.clone())?);
         let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
         context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
+        if tenant.logs.source != LogSourceKind::Off {
+            log_sources.push((tenant.clone(), source.clone()));
+        }
         sources.push((tenant.environment.clone(), source));
     }
     let source: Arc<dyn MetricSource> = match sources.as_slice() {
@@ -61,7 +73,7 @@ pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Res
             Arc::new(Tenants::new(held.collect()))
         }
     };
-    build_with(settings, context, source, metrics).await
+    build_all(settings, context, (source, log_sources), metrics).await
 }
 
 /// Starts the collector's tasks against any source.
@@ -72,6 +84,18 @@ pub async fn build_with(
     settings: CollectorSettings,
     context: Context,
     source: Arc<dyn MetricSource>,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    build_all(settings, context, (source, Vec::new()), metrics).await
+}
+
+/// The tenants whose logs are read.
+type LogSources = Vec<(TenantSettings, Arc<dyn LogSource>)>;
+
+async fn build_all(
+    settings: CollectorSettings,
+    context: Context,
+    (source, log_sources): (Arc<dyn MetricSource>, LogSources),
     metrics: Metrics,
 ) -> anyhow::Result<()> {
     let Context { nats, clock, tasks, health } = context;
@@ -101,6 +125,13 @@ pub async fn build_with(
     };
     let changes = (settings.changes, settings.templates.clone());
     let releases = finders.start(changes, tenants.clone(), &tasks, owned.clone()).await?;
+    let wanted_logs = Arc::<WantedLogs>::default();
+    for (tenant, source) in log_sources {
+        let pace = LogPace::of(&tenant.logs, settings.pace.give_up_after);
+        let wanted = (wanted_logs.clone(), pace);
+        let collector = log_collector((&nats, &clock), (tenant, source), wanted, &metrics).await?;
+        tasks.spawn_vital("logs", logs::run(collector, owned.clone(), stop.clone()));
+    }
     let shared = Arc::new(Shared {
         nats,
         clock,
@@ -114,6 +145,7 @@ pub async fn build_with(
         neighbours: settings.neighbours,
         misses: Misses::default(),
         metrics,
+        wanted_logs,
     });
     tasks.spawn_vital("leases", leases.run(stop.clone()));
     tasks.spawn_vital("deployments", intake.run(stop.clone()));
@@ -122,4 +154,29 @@ pub async fn build_with(
     tasks.spawn_vital("catalogue", catalogue::run(shared.clone(), keeper, owned.clone(), stop));
     tasks.spawn_vital("collections", supervisor::run(shared, tasks.clone(), owned));
     Ok(())
+}
+
+/// What reads a tenant's logs.
+async fn log_collector(
+    (nats, clock): (&Nats, &SharedClock),
+    (tenant, source): (TenantSettings, Arc<dyn LogSource>),
+    (wanted, pace): (Arc<WantedLogs>, LogPace),
+    metrics: &Metrics,
+) -> anyhow::Result<LogCollector> {
+    let account = (nats.bucket(&SCAN_BUCKET).await?, clock.clone());
+    Ok(LogCollector {
+        bus: Bus {
+            nats: nats.clone(),
+            clock: clock.clone(),
+            records: nats.bucket(&LOG_BUCKET).await?,
+            source: tenant.name.clone(),
+            metrics: metrics.clone(),
+        },
+        logs: source,
+        meter: Arc::new(ScanMeter::new(account, tenant.name, tenant.billed, metrics.clone())),
+        settings: tenant.logs,
+        pace,
+        environment: tenant.environment,
+        wanted,
+    })
 }

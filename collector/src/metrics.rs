@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use vouch_service::health::Health;
 
@@ -36,6 +37,23 @@ struct LookLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ScanLabels {
+    tenant: String,
+    service: String,
+    purpose: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
+}
+
 /// The collector's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -51,6 +69,12 @@ pub struct Metrics {
     concurrency: Gauge,
     webhooks: Family<WebhookLabels, Counter>,
     looks: Family<LookLabels, Counter>,
+    log_lines: Counter,
+    log_parts: Counter,
+    log_windows: Family<StateLabels, Counter>,
+    log_lag: Histogram,
+    scanned: Family<ScanLabels, Counter>,
+    scan_budget: Family<TenantLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -68,6 +92,12 @@ impl Default for Metrics {
             concurrency: Gauge::default(),
             webhooks: Family::default(),
             looks: Family::default(),
+            log_lines: Counter::default(),
+            log_parts: Counter::default(),
+            log_windows: Family::default(),
+            log_lag: Histogram::new(exponential_buckets(0.5, 2.0, 12)),
+            scanned: Family::default(),
+            scan_budget: Family::default(),
         }
     }
 }
@@ -92,6 +122,16 @@ impl Metrics {
             r.register("webhook_calls", "Calls of webhooks by status", self.webhooks.clone());
             let looks = "How often a tenant was looked at for deployments, by outcome";
             r.register("change_looks", looks, self.looks.clone());
+            r.register("log_lines", "Lines of logs published", self.log_lines.clone());
+            r.register("log_parts", "Messages of logs published", self.log_parts.clone());
+            let windows = "Windows of logs published: complete, or why lines are missing";
+            r.register("log_windows", windows, self.log_windows.clone());
+            let lag = "From a minute of logs being settled to its being published";
+            r.register("log_lag_seconds", lag, self.log_lag.clone());
+            let scanned = "Bytes that billed queries scanned, by service and purpose";
+            r.register("scanned_bytes", scanned, self.scanned.clone());
+            let budget = "Share of the day's scan budget that is used up";
+            r.register("scan_budget_used_ratio", budget, self.scan_budget.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
         });
     }
@@ -143,6 +183,39 @@ impl Metrics {
     /// Notes by how many seconds the source's clock is ahead of the machine's.
     pub(crate) fn skew(&self, seconds: i64) {
         self.skew.set(seconds);
+    }
+
+    /// Notes a published message of logs.
+    pub(crate) fn log_part(&self, lines: usize) {
+        self.log_parts.inc();
+        self.log_lines.inc_by(u64::try_from(lines).unwrap_or(u64::MAX));
+    }
+
+    /// Notes how a published window of logs stands.
+    pub(crate) fn log_window(&self, state: &str) {
+        self.log_windows.get_or_create(&StateLabels { state: state.to_owned() }).inc();
+    }
+
+    /// Notes how long after it was settled a window of logs was published, in the injected clock's time.
+    pub(crate) fn log_lag(&self, lag: Duration) {
+        self.log_lag.observe(lag.as_secs_f64());
+    }
+
+    /// Notes what was scanned for a service.
+    pub(crate) fn scanned(&self, (tenant, service): (&str, &str), purpose: &str, bytes: u64) {
+        let labels = ScanLabels {
+            tenant: tenant.to_owned(),
+            service: service.to_owned(),
+            purpose: purpose.to_owned(),
+        };
+        self.scanned.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// Notes how much of a tenant's budget is used up.
+    #[allow(clippy::cast_precision_loss, reason = "a share")]
+    pub(crate) fn scan_budget(&self, tenant: &str, spent: u64, budget: u64) {
+        let labels = TenantLabels { tenant: tenant.to_owned() };
+        self.scan_budget.get_or_create(&labels).set(spent as f64 / budget.max(1) as f64);
     }
 
     /// Notes how many collections are being worked on.

@@ -69,7 +69,7 @@ impl Supervisor {
     fn take(&mut self, entry: &Entry, owned: &Owned) {
         let record = match entry.operation {
             Operation::Put => match CollectionRecord::read(&entry.value) {
-                Ok(record) => Some(record).filter(CollectionRecord::is_open),
+                Ok(record) => Some(record),
                 Err(error) => {
                     tracing::error!(
                         key = entry.key,
@@ -81,7 +81,8 @@ impl Supervisor {
             },
             Operation::Delete | Operation::Purge => None,
         };
-        match record {
+        self.shared.wanted_logs.note(&entry.key, record.as_ref());
+        match record.filter(CollectionRecord::is_open) {
             None => {
                 if let Some(task) = self.open.remove(&entry.key).and_then(|open| open.task) {
                     task.stop.cancel();

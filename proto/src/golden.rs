@@ -96,6 +96,41 @@ fn batch_with_neighbours() -> SeriesBatch {
     batch
 }
 
+fn log_batch() -> crate::LogBatch {
+    let start: crate::Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+    let line = |offset: i64, level, content: &str| crate::LogLine {
+        at: crate::Timestamp::from_millis(start.as_millis() + offset),
+        level,
+        content: content.into(),
+        truncated: false,
+        origin: 0,
+    };
+    let origin = crate::LogOrigin {
+        host: Some("pod-1".into()),
+        process: Some("PROCESS_GROUP_INSTANCE-0123456789ABCDEF".into()),
+        pod: Some("pod-1".into()),
+        machine: Some("node-7".into()),
+        entity: Some("SERVICE-0123456789ABCDEF".into()),
+        stream: Some("stdout".into()),
+    };
+    let gap = crate::LogGap { name: "line_limit".into(), message: "more than 2 lines a minute".into() };
+    crate::LogBatch {
+        environment: name("prod"),
+        service: name("checkout"),
+        source: "tenant".into(),
+        window: crate::Window::around(start, 0, 1).unwrap(),
+        revision: 1,
+        part: 2,
+        lines: vec![
+            line(1_234, crate::LogLevel::Info, "order 17 taken"),
+            line(59_000, crate::LogLevel::Error, "order 18 failed\n\tat shop.Checkout"),
+        ],
+        origins: vec![origin],
+        end: Some(crate::LogEnd { state: crate::LogState::Partial(gap, 40), lines: 900 }),
+        collected_at: start.plus_minutes(3),
+    }
+}
+
 /// Reads both files and writes them again; a missing file is written, and the test fails so that it is committed.
 fn check<M: Message + Default + Serialize + DeserializeOwned + PartialEq>(file: &str, message: &M) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
@@ -151,6 +186,11 @@ fn deployment_message() {
 #[test]
 fn series_batch_message() {
     check("series_batch", &v1::SeriesBatch::from(batch()));
+}
+
+#[test]
+fn log_batch_message() {
+    check("log_batch", &v1::LogBatch::from(log_batch()));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod glob;
 mod golden;
 mod invalid;
 mod levels;
+pub mod logs;
 pub mod metric_settings;
 mod name;
 pub mod packs;
@@ -54,6 +55,7 @@ pub use deployment::{Deployment, DeploymentHost, HostGroup, Phase, VerificationR
 pub use glob::Glob;
 pub use invalid::{FieldViolation, Invalid};
 pub use levels::{Counted, Levels, Reached};
+pub use logs::{LogBatch, LogEnd, LogGap, LogLevel, LogLine, LogOrigin, LogState, LogStatus};
 pub use metric_settings::{Limit, MetricSettings, MinimumEffect, When};
 pub use name::{MAX_NAME_BYTES, Name};
 pub use series::{Series, SeriesBatch, SourceError};

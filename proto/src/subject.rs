@@ -71,6 +71,9 @@ pub const DEPLOYMENTS: StreamSpec =
 /// Collected series.
 pub const SERIES: StreamSpec =
     stream!("VOUCH_SERIES", "vouch.v1.series.>", "Series collected from the sources", 3 days, 8 GiB, -1);
+/// Collected lines of logs.
+pub const LOGS: StreamSpec =
+    stream!("VOUCH_LOGS", "vouch.v1.logs.>", "Lines of logs collected from the sources", 3 days, 4 GiB, -1);
 /// Progress of open verifications.
 pub const PROGRESS: StreamSpec =
     stream!("VOUCH_PROGRESS", "vouch.v1.progress.>", "Latest progress of a verification", 3 days, 1 GiB, 1);
@@ -90,8 +93,8 @@ pub const CDEVENTS: StreamSpec =
 pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead-letter.>", "Messages that could not be used", 30 days, 1 GiB, -1);
 
 /// Every stream.
-pub const STREAMS: [StreamSpec; 8] =
-    [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, CDEVENTS, DEAD_LETTERS];
+pub const STREAMS: [StreamSpec; 9] =
+    [DEPLOYMENTS, SERIES, LOGS, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, CDEVENTS, DEAD_LETTERS];
 
 const fn bucket(name: &'static str, description: &'static str, max_age: Duration) -> BucketSpec {
     BucketSpec { name, description, max_age }
@@ -121,8 +124,15 @@ pub const SPENDING_BUCKET: BucketSpec =
 pub const CHANGES_BUCKET: BucketSpec =
     bucket("vouch_changes", "What the finders of changes have seen", Duration::from_secs(90 * 24 * 3600));
 
+/// Which windows of logs have been published, by service.
+pub const LOG_BUCKET: BucketSpec =
+    bucket("vouch_logs", "Windows of logs that were published", Duration::from_secs(7 * 24 * 3600));
+/// What was read of sources that bill it, by tenant and day.
+pub const SCAN_BUCKET: BucketSpec =
+    bucket("vouch_scans", "Bytes that billed queries scanned", Duration::from_secs(7 * 24 * 3600));
+
 /// Every bucket.
-pub const BUCKETS: [BucketSpec; 8] = [
+pub const BUCKETS: [BucketSpec; 10] = [
     DEPLOYMENT_BUCKET,
     VERIFICATION_BUCKET,
     COLLECTION_BUCKET,
@@ -131,6 +141,8 @@ pub const BUCKETS: [BucketSpec; 8] = [
     LEASE_BUCKET,
     SPENDING_BUCKET,
     CHANGES_BUCKET,
+    LOG_BUCKET,
+    SCAN_BUCKET,
 ];
 
 const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pending: i64) -> ConsumerSpec {
@@ -175,6 +187,12 @@ pub fn deployment(environment: &Name, service: &Name) -> String {
 #[must_use]
 pub fn series(environment: &Name, service: &Name) -> String {
     format!("vouch.v1.series.{}.{}", environment.token(), service.token())
+}
+
+/// Subject of a service's lines of logs.
+#[must_use]
+pub fn logs(environment: &Name, service: &Name) -> String {
+    format!("vouch.v1.logs.{}.{}", environment.token(), service.token())
 }
 
 /// Subject of a verification's progress.
@@ -271,6 +289,18 @@ pub const CATALOGUE_COMPLETE: &str = "complete";
 #[must_use]
 pub fn catalogue_key(environment: &Name, service: &Name) -> String {
     format!("{}.{}", environment.token(), service.token())
+}
+
+/// Key of what has been published of a service's logs.
+#[must_use]
+pub fn logs_key(environment: &Name, service: &Name) -> String {
+    format!("{}.{}", environment.token(), service.token())
+}
+
+/// Key of what was scanned of a tenant on a day, e.g. `2026-11-24`.
+#[must_use]
+pub fn scan_key(tenant: &str, day: &str) -> String {
+    format!("{}.{}", encode_token(tenant), encode_token(day))
 }
 
 /// Key of a verification, a collection or a ledger entry by its id.

@@ -108,19 +108,32 @@ impl Drop for NatsServer {
     }
 }
 
+/// What the streams may hold at most is reserved when they are made; by itself the server reserves no more than three
+/// quarters of the free disk, which a machine for trying things out need not have.
+const ROOM: &str = "jetstream { max_file_store: 64GB }\n";
+
+/// The configuration of a server that is given none.
+fn own_config(store: &Path) -> anyhow::Result<PathBuf> {
+    let path = store.join("nats-server.conf");
+    std::fs::write(&path, ROOM).with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(path)
+}
+
 fn spawn(
     binary: &Path,
     (store, config): (&Path, Option<&Path>),
     port: Option<u16>,
 ) -> anyhow::Result<(Child, u16)> {
     std::fs::create_dir_all(store)?;
+    let config = config.map_or_else(|| own_config(store), |config| Ok(config.to_owned()))?;
     let port = port.map_or_else(|| "-1".to_owned(), |p| p.to_string());
     let mut child = Command::new(binary)
         .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port, "--store_dir"])
         .arg(store)
         .arg("--ports_file_dir")
         .arg(store)
-        .args(config.into_iter().flat_map(|config| [Path::new("--config"), config]))
+        .arg("--config")
+        .arg(config)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         // Ctrl-C is for whoever started it: the server goes last, when everything has drained.

@@ -12,6 +12,7 @@ mod fault;
 mod grid;
 mod http;
 mod line_protocol;
+mod log_query;
 mod metric;
 mod noise;
 mod point;
@@ -33,7 +34,7 @@ pub use world::incident::{Incident, IncidentSpec, ProblemSpec};
 pub use world::replay::{Case, CaseMetric, CaseSeries, ReplayError, read_cases};
 pub use world::scenario::Deploy;
 pub use world::spec::{
-    CpuSpec, DeploymentSpec, ErrorSpec, LatencySpec, LoadSpec, MissingSpec, Scenario, ScenarioError,
+    CpuSpec, DeploymentSpec, ErrorSpec, LatencySpec, LoadSpec, LogSpec, MissingSpec, Scenario, ScenarioError,
     ServiceSpec,
 };
 pub use world::topology::DependencySpec;
@@ -42,7 +43,7 @@ pub use world::topology::DependencySpec;
 pub type Clock = std::sync::Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Every scope of API tokens that the simulator knows.
-pub const ALL_SCOPES: [&str; 8] = [
+pub const ALL_SCOPES: [&str; 9] = [
     "metrics.read",
     "metrics.ingest",
     "entities.read",
@@ -51,6 +52,7 @@ pub const ALL_SCOPES: [&str; 8] = [
     "problems.read",
     "releases.read",
     "slo.read",
+    "logs.read",
 ];
 
 /// Every scope of platform tokens and OAuth clients that the simulator knows.

@@ -1,10 +1,12 @@
 //! The collector's settings: section `collector`, and the templates that it shares with the analyzer.
 
 mod changes;
+mod logs;
 mod rules;
 mod tenant;
 
 pub use changes::ChangeSettings;
+pub use logs::{BilledSettings, LogSettings, LogSourceKind};
 pub use tenant::{ServiceMapping, TenantSettings};
 
 use self::rules::rule;

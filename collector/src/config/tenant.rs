@@ -1,5 +1,6 @@
 //! One Dynatrace tenant: its address, its credential, and which service is which.
 
+use super::logs::{BilledSettings, LogSettings, LogSourceKind, billed, logs};
 use crate::rules::Rule;
 use crate::source::dynatrace::{
     OAUTH_CLIENT, OAUTH_SCOPES, OAuthSettings, Scheme, TOKEN_URL, base_url, fits,
@@ -60,6 +61,10 @@ pub struct TenantSettings {
     pub services: Vec<ServiceMapping>,
     /// What names services by what the tenant knows about them; `services` goes before.
     pub rules: Vec<Rule>,
+    /// What is read of its logs.
+    pub logs: LogSettings,
+    /// What may be spent on what it bills.
+    pub billed: BilledSettings,
 }
 
 impl TenantSettings {
@@ -105,6 +110,8 @@ impl TenantSettings {
             environment: None,
             services: Vec::new(),
             rules: Vec::new(),
+            logs: LogSettings::default(),
+            billed: BilledSettings::default(),
         };
         if refused.is_empty() { Ok(settings) } else { Err(refused) }
     }
@@ -137,6 +144,8 @@ pub(super) fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> Tenant
     {
         section.refuse("url", message);
     }
+    let logs = logs(section, oauth.is_some() || text.is_empty() || scheme == Scheme::Bearer, invalid);
+    let billed = billed(section, logs.source == LogSourceKind::Grail, invalid);
     TenantSettings {
         name: section.text("tenant").unwrap_or_else(|| ONLY.to_owned()),
         is_one_of_several: false,
@@ -151,6 +160,8 @@ pub(super) fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> Tenant
         environment: name(section, "environment"),
         services: services(section, invalid),
         rules: Vec::new(),
+        logs,
+        billed,
     }
 }
 

@@ -62,11 +62,21 @@ pub enum FailureKind {
     QueryFailed,
     /// Percentiles that are aggregated once more.
     NotAggregable,
+    /// The query reads what is billed, which is switched off.
+    Billed,
+    /// The budget of what may be scanned is used up.
+    Budget,
+    /// The scan limit ended a query, and a shorter time does not help.
+    ScanLimit,
+    /// More lines of one instant than an answer holds.
+    CannotBeSplit,
+    /// The tenant keeps its logs where this API does not read them.
+    KeptInGrail,
 }
 
 impl FailureKind {
     /// Every kind, in declaration order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::Unauthorized,
         Self::MissingScope,
         Self::Forbidden,
@@ -95,6 +105,11 @@ impl FailureKind {
         Self::ResultGone,
         Self::QueryFailed,
         Self::NotAggregable,
+        Self::Billed,
+        Self::Budget,
+        Self::ScanLimit,
+        Self::CannotBeSplit,
+        Self::KeptInGrail,
     ];
 
     /// The stable name.
@@ -129,6 +144,11 @@ impl FailureKind {
             Self::ResultGone => "result_gone",
             Self::QueryFailed => "query_failed",
             Self::NotAggregable => "not_aggregable",
+            Self::Billed => "billed",
+            Self::Budget => "budget",
+            Self::ScanLimit => "scan_limit",
+            Self::CannotBeSplit => "cannot_be_split",
+            Self::KeptInGrail => "kept_in_grail",
         }
     }
 

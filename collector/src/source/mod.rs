@@ -2,6 +2,7 @@
 
 pub mod dynatrace;
 mod failure;
+pub mod logs;
 pub mod scripted;
 pub mod tenants;
 pub mod topology;

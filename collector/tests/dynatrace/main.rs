@@ -13,6 +13,8 @@ mod instances;
 #[cfg(test)]
 mod joint;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod packs;
 #[cfg(test)]
 mod queries;

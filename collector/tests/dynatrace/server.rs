@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use vouch_collector::config::TenantSettings;
+use vouch_collector::config::{BilledSettings, LogSettings, TenantSettings};
 use vouch_collector::metrics::Metrics;
 use vouch_collector::source::dynatrace::{Dynatrace, base_url};
 use vouch_collector::source::{Ask, MetricAsk};
@@ -105,6 +105,8 @@ impl Tenant {
             environment: None,
             services: vec![],
             rules: vec![],
+            logs: LogSettings::default(),
+            billed: BilledSettings::default(),
         };
         change(&mut settings);
         let clock: SharedClock = Arc::new(ScaledClock::starting_at(noon(), 300.0));

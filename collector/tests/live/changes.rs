@@ -18,7 +18,7 @@ use vouch_simulator::{Effect, Fault, FaultRule};
 async fn a_deployment_that_the_tenant_was_told_of_is_found_once() {
     let world = World::new(60.0).await;
     let settings = "changes: {dynatrace: {events: true, every: 30s}}";
-    let collector = world.collector_with(settings).await;
+    let collector = world.finder(settings).await;
     let at = world.clock.now();
     world.tenant.deploy("checkout", "1.2.0", at.as_millis(), Effect::Healthy).unwrap();
     let all = world.announced_at_least(1).await;
@@ -27,7 +27,7 @@ async fn a_deployment_that_the_tenant_was_told_of_is_found_once() {
     assert_eq!((all[0].source.as_deref(), all[0].occurred_at), (Some("dynatrace"), Some(at)));
     collector.stop().await;
     // Another replica goes on from what this one has seen.
-    let collector = world.collector_with(settings).await;
+    let collector = world.finder(settings).await;
     world.tenant.deploy("checkout", "1.3.0", world.clock.now().as_millis(), Effect::Healthy).unwrap();
     let all = world.announced_at_least(2).await;
     let versions: Vec<&str> = all.iter().map(|one| one.version.as_str()).collect();
@@ -39,7 +39,7 @@ async fn a_deployment_that_the_tenant_was_told_of_is_found_once() {
 async fn what_happens_while_the_tenant_is_away_is_found_afterwards() {
     let world = World::new(60.0).await;
     world.fault(FaultRule::new(Fault::MissingScope { scope: "events.read".into() }).on("/api/v2/events"));
-    let collector = world.collector_with("changes: {dynatrace: {events: true, every: 30s}}").await;
+    let collector = world.finder("changes: {dynatrace: {events: true, every: 30s}}").await;
     world.tenant.deploy("checkout", "1.2.0", world.clock.now().as_millis(), Effect::Healthy).unwrap();
     let health = collector.health.clone();
     crate::support::eventually("the failure", || {
@@ -56,7 +56,7 @@ async fn what_happens_while_the_tenant_is_away_is_found_afterwards() {
 async fn deployments_are_written_into_the_tenant_once_and_not_found_there_again() {
     let world = World::new(60.0).await;
     let settings = "changes: {dynatrace: {events: true, annotate: true, every: 30s}}";
-    let collector = world.collector_with(settings).await;
+    let collector = world.finder(settings).await;
     let deployment = world.deployment();
     world.announce(&deployment).await;
     let ingested = || world.tenant.calls().iter().filter(|call| call.path == "/api/v2/events/ingest").count();
@@ -104,7 +104,7 @@ async fn another_version_than_before_is_a_deployment() {
     let series = Scripted::new(Duration::from_secs(60), |_, _| Some(1.0));
     let source = Arc::new(Versioned { series, version: AtomicUsize::new(1) });
     let settings = "changes: {dynatrace: {releases: true}}\nservices:\n- {service: name, version: property:releasesVersion}";
-    let collector = world.collector_of_with(source.clone(), settings).await;
+    let collector = world.finder_of(source.clone(), settings).await;
     let minutes = |count: u64| Duration::from_secs(count * 60) / 600;
     tokio::time::sleep(minutes(16)).await;
     assert_eq!(world.announced().await, [], "the version that was there is no deployment");
@@ -119,7 +119,7 @@ async fn another_version_than_before_is_a_deployment() {
     collector.stop().await;
     // Changed while nobody looked.
     source.version.store(4, Ordering::Relaxed);
-    let collector = world.collector_of_with(source, settings).await;
+    let collector = world.finder_of(source, settings).await;
     let all = world.announced_at_least(2).await;
     assert_eq!((all[1].version.as_str(), all.len()), ("1.4", 2));
     collector.stop().await;
@@ -128,7 +128,7 @@ async fn another_version_than_before_is_a_deployment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cdevents_on_nats_are_deployments_and_nonsense_is_a_dead_letter() {
     let world = World::new(1.0).await;
-    let collector = world.collector_with("changes: {cdevents: {environments: {'cluster-*': prod}}}").await;
+    let collector = world.finder("changes: {cdevents: {environments: {'cluster-*': prod}}}").await;
     let event = json!({
         "context": {"type": "dev.cdevents.service.deployed.0.2.0", "timestamp": noon().to_string()},
         "subject": {"id": "shop/checkout", "content": {

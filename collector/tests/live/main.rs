@@ -5,6 +5,8 @@ mod changes;
 #[cfg(test)]
 mod intake;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod paths;

@@ -12,17 +12,18 @@ use vouch_collector::record::CollectionRecord;
 use vouch_collector::source::MetricSource;
 use vouch_collector::{CollectorSettings, build, build_with};
 use vouch_proto::envelope::{self, Origin};
-use vouch_proto::subject::{self, COLLECTION_BUCKET, DEPLOYMENTS, SERIES};
-use vouch_proto::{Deployment, Invalid, Name, SeriesBatch, Timestamp, v1};
+use vouch_proto::subject::{self, COLLECTION_BUCKET, DEPLOYMENTS, LOGS, SERIES};
+use vouch_proto::{Deployment, Invalid, LogBatch, Name, SeriesBatch, Timestamp, v1};
 use vouch_service::clock::{ScaledClock, SharedClock};
 use vouch_service::health::Health;
 use vouch_service::nats::{Nats, NatsSettings, headers};
 use vouch_service::run::Context;
 use vouch_service::settings::Document;
 use vouch_service::shutdown::Tasks;
-use vouch_simulator::{ALL_SCOPES, FaultRule, Scenario, Simulator, SimulatorHandle};
+use vouch_simulator::{ALL_SCOPES, FaultRule, PLATFORM_SCOPES, Scenario, Simulator, SimulatorHandle};
 
 pub(crate) const TOKEN: &str = "dt0c01.ALLSCOPES.SECRET1";
+pub(crate) const PLATFORM: &str = "dt0s16.ALLSCOPES.SECRET2";
 const PATIENCE: Duration = Duration::from_secs(45);
 
 struct Server {
@@ -36,7 +37,12 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/nats/bin/nats-server");
         let program = if own.exists() { own } else { PathBuf::from("nats-server") };
+        // What the streams reserve need not be free on the disk.
+        let config = folder.path().join("nats-server.conf");
+        std::fs::write(&config, "jetstream { max_file_store: 64GB }\n").unwrap();
         let child = Command::new(program)
+            .arg("--config")
+            .arg(config)
             .args(["-js", "-a", "127.0.0.1", "-p", "-1", "-sd"])
             .arg(folder.path())
             .arg("--ports_file_dir")
@@ -73,7 +79,7 @@ pub(crate) struct World {
     pub(crate) clock: SharedClock,
     pub(crate) tenant: SimulatorHandle,
     pub(crate) token_file: PathBuf,
-    url: String,
+    pub(crate) url: String,
     tasks: Tasks,
     _folder: tempfile::TempDir,
 }
@@ -110,15 +116,21 @@ impl Collector {
 impl World {
     /// A clock that runs `speed` times faster, a tenant with one healthy service, and a nats-server.
     pub(crate) async fn new(speed: f64) -> Self {
+        Self::of(Scenario::named("healthy").unwrap(), speed).await
+    }
+
+    /// As `new`, with another scenario.
+    pub(crate) async fn of(scenario: Scenario, speed: f64) -> Self {
         let server = Server::start().await;
         let clock: SharedClock = Arc::new(ScaledClock::starting_at(noon(), speed));
         let tasks = Tasks::default();
         let reading = clock.clone();
         let simulator = Simulator::builder()
-            .scenario(Scenario::named("healthy").unwrap())
+            .scenario(scenario)
             .start_ms(noon().as_millis())
             .clock(Arc::new(move || reading.now().as_millis()))
             .token(TOKEN, &ALL_SCOPES)
+            .platform_token(PLATFORM, &PLATFORM_SCOPES)
             .build()
             .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,16 +159,14 @@ impl World {
     }
 
     fn settings(&self) -> CollectorSettings {
-        self.settings_with("")
+        self.settings_with(&format!("token_file: '{}'", self.token_file.display()), "")
     }
 
-    /// The settings, with more sections.
-    fn settings_with(&self, more: &str) -> CollectorSettings {
-        let held = if more.is_empty() { "" } else { ", environment: prod" };
+    /// The settings, with more in their section `collector`, and more sections.
+    fn settings_with(&self, more: &str, sections: &str) -> CollectorSettings {
         let yaml = format!(
-            "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s{held}}}\n{more}",
-            self.url,
-            self.token_file.display()
+            "collector: {{tenant: simulated, url: '{}', request_timeout: 2s, {more}}}\n{sections}",
+            self.url
         );
         let document = Document::parse(&yaml).unwrap();
         let mut invalid = Invalid::default();
@@ -179,6 +189,13 @@ impl World {
         collector
     }
 
+    /// A collector against the tenant with other settings, the credential among them.
+    pub(crate) async fn collector_with(&self, more: &str) -> Collector {
+        let (context, collector) = self.context().await;
+        build(self.settings_with(more, ""), context).await.unwrap();
+        collector
+    }
+
     /// A collector against a source of the test's.
     pub(crate) async fn collector_of(&self, source: Arc<dyn MetricSource>) -> Collector {
         let (context, collector) = self.context().await;
@@ -186,17 +203,23 @@ impl World {
         collector
     }
 
-    /// A collector against the tenant, with more settings.
-    pub(crate) async fn collector_with(&self, more: &str) -> Collector {
+    /// The settings of a tenant of one environment, with more sections.
+    fn settings_and(&self, sections: &str) -> CollectorSettings {
+        let access = format!("token_file: '{}', environment: prod", self.token_file.display());
+        self.settings_with(&access, sections)
+    }
+
+    /// A collector that finds deployments, as these sections say.
+    pub(crate) async fn finder(&self, sections: &str) -> Collector {
         let (context, collector) = self.context().await;
-        build(self.settings_with(more), context).await.unwrap();
+        build(self.settings_and(sections), context).await.unwrap();
         collector
     }
 
-    /// A collector against a source of the test's, with more settings.
-    pub(crate) async fn collector_of_with(&self, source: Arc<dyn MetricSource>, more: &str) -> Collector {
+    /// The same against a source of the test's.
+    pub(crate) async fn finder_of(&self, source: Arc<dyn MetricSource>, sections: &str) -> Collector {
         let (context, collector) = self.context().await;
-        build_with(self.settings_with(more), context, source, Metrics::default()).await.unwrap();
+        build_with(self.settings_and(sections), context, source, Metrics::default()).await.unwrap();
         collector
     }
 
@@ -276,6 +299,30 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{:?} is all that was announced", self.announced().await);
+    }
+
+    /// Every message of logs, until `enough` says so.
+    pub(crate) async fn logs(&self, enough: impl Fn(&[LogBatch]) -> bool) -> Vec<LogBatch> {
+        let stream = self.nats.jetstream.get_stream(LOGS.name).await.unwrap();
+        let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
+        let mut messages = consumer.messages().await.unwrap();
+        let mut batches = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, async {
+            while !enough(&batches) {
+                let message = messages.next().await.unwrap().unwrap();
+                assert!(message.payload.len() <= 256 * 1024, "{} bytes", message.payload.len());
+                let wire = v1::LogBatch::decode(message.payload.clone()).unwrap();
+                batches.push(LogBatch::try_from(wire).unwrap());
+            }
+        });
+        if read.await.is_err() {
+            let all: Vec<String> = batches
+                .iter()
+                .map(|b| format!("{} r{} p{} {} {:?}", b.window, b.revision, b.part, b.lines.len(), b.end))
+                .collect();
+            panic!("not enough in {PATIENCE:?}; came:\n{}", all.join("\n"));
+        }
+        batches
     }
 
     /// The only collection, once `ready` says so.

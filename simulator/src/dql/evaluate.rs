@@ -1,6 +1,7 @@
 //! What an expression means for a record or a series.
 
 use super::error::DqlError;
+use super::time::iso;
 use super::token::Span;
 use super::tree::{Argument, Expression, Node};
 use super::value::Cell;
@@ -99,6 +100,7 @@ impl Scope<'_> {
                 Some(entity) => Cell::Text(entity.name.clone()),
                 None => Cell::Null,
             },
+            "toTimestamp" => self.value(first()?)?.text().and_then(iso).map_or(Cell::Null, Cell::Timestamp),
             "lower" => self.value(first()?)?.text().map_or(Cell::Null, |t| Cell::Text(t.to_lowercase())),
             "in" => {
                 let value = self.value(first()?)?;

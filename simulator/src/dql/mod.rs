@@ -3,6 +3,7 @@
 mod error;
 mod evaluate;
 mod frame;
+mod logs;
 mod metrics;
 mod parse;
 mod pipe;
@@ -13,6 +14,7 @@ mod tree;
 mod value;
 
 pub(crate) use error::{DqlError, token_position};
+pub(crate) use logs::Scanned;
 pub(crate) use time::{iso, zone};
 pub(crate) use token::Span;
 pub(crate) use value::{Record, timestamp, types};
@@ -27,9 +29,8 @@ use timeseries::{Found, Timeseries};
 use tree::{Command, Expression, canonical};
 use value::Cell;
 
-/// What `fetch` knows, and the scope that it needs. The simulated tenant has no records of these kinds.
-const OBJECTS: [(&str, &str); 3] =
-    [("logs", "storage:logs:read"), ("spans", "storage:spans:read"), ("bizevents", "storage:bizevents:read")];
+/// What `fetch` knows besides logs, and the scope that it needs. The simulated tenant has no records of these kinds.
+const OBJECTS: [(&str, &str); 2] = [("spans", "storage:spans:read"), ("bizevents", "storage:bizevents:read")];
 
 /// What a query is answered from.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,8 @@ pub(crate) struct Source<'a> {
     pub(crate) requested: Option<(i64, i64)>,
     /// Whether the scan limit cuts the first half off (a fault).
     pub(crate) scan_limit: bool,
+    /// Most bytes of what is billed that it may read.
+    pub(crate) most_bytes: Option<u64>,
 }
 
 /// What a query found.
@@ -59,6 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) unknown: Vec<String>,
     /// Whether a deprecated data object was asked for.
     pub(crate) is_deprecated: bool,
+    /// What was read that is billed.
+    pub(crate) scanned: Scanned,
 }
 
 /// A query that follows the grammar.
@@ -72,6 +77,8 @@ pub(crate) struct Query {
 #[derive(Debug, Clone, PartialEq)]
 enum Start {
     Timeseries(Timeseries),
+    /// `fetch logs`.
+    Logs,
     /// `fetch`: nothing of these kinds is there.
     Fetch(&'static str),
     /// `fetch dt.entity.service`: the type.
@@ -111,6 +118,7 @@ impl Query {
     pub(crate) fn scopes(&self) -> Vec<&'static str> {
         match &self.start {
             Start::Timeseries(_) => vec!["storage:buckets:read", "storage:metrics:read"],
+            Start::Logs => vec!["storage:buckets:read", "storage:logs:read"],
             Start::Fetch(scope) => vec!["storage:buckets:read", scope],
             Start::Entities(_) => vec!["storage:buckets:read", "storage:entities:read"],
             Start::Data(_) => Vec::new(),
@@ -122,11 +130,18 @@ impl Query {
     /// # Errors
     /// Where it wants a field that no record has, or too much; the error says where.
     pub(crate) fn run(&self, source: Source) -> Result<Outcome, DqlError> {
-        let Source { world, visibility, requested, scan_limit } = source;
+        let Source { world, visibility, requested, scan_limit, most_bytes } = source;
         let Some(first) = self.commands.first() else { return Err(pipe::unknown("", Span::default())) };
         let window = timeframe(first, requested, visibility.now)?;
+        let frame = Frame { world, visibility, window, scan_limit };
+        let mut scanned = Scanned::default();
         let found = match &self.start {
-            Start::Timeseries(series) => series.run(&Frame { world, visibility, window, scan_limit })?,
+            Start::Timeseries(series) => series.run(&frame)?,
+            Start::Logs => {
+                let (records, read) = logs::records(&frame, &self.commands[1..], most_bytes);
+                scanned = read;
+                Found { records, ..Found::default() }
+            }
             Start::Fetch(_) => Found::default(),
             Start::Entities(kind) => Found { records: entities(world, kind), ..Found::default() },
             Start::Data(records) => Found { records: records.clone(), ..Found::default() },
@@ -142,6 +157,7 @@ impl Query {
             points: found.points,
             unknown: found.unknown,
             is_deprecated: matches!(self.start, Start::Entities(_)),
+            scanned,
         })
     }
 }
@@ -159,6 +175,7 @@ fn fetched(command: &Command) -> Result<Start, DqlError> {
     match (kind, known) {
         (Some(kind), _) => Ok(Start::Entities(kind)),
         (None, Some((_, scope))) => Ok(Start::Fetch(scope)),
+        (None, None) if name == "logs" => Ok(Start::Logs),
         (None, None) => Err(DqlError::unsupported(&format!("the data object {name}"), object.span)),
     }
 }
@@ -253,7 +270,7 @@ mod tests {
         fn whatever_is_asked_is_answered_or_refused(query in pieces()) {
             let world = ScenarioWorld::new(&Scenario::named("demo").unwrap(), NOW).unwrap();
             let visibility = Visibility { now: NOW, settle_ms: (0, 0), late_ms: 0, rewritten: false };
-            let source = Source { world: &world, visibility, requested: Some((NOW - HOUR, NOW)), scan_limit: false };
+            let source = Source { world: &world, visibility, requested: Some((NOW - HOUR, NOW)), scan_limit: false, most_bytes: None };
             if let Ok(outcome) = Query::parse(&query).and_then(|q| q.run(source)) {
                 let records: Vec<Value> =
                     outcome.records.iter().map(|r| r.json(&jiff::tz::TimeZone::UTC)).collect();

@@ -20,6 +20,8 @@ pub(super) enum Cell {
     Long(i64),
     /// Nanoseconds; a text in JSON.
     Duration(i64),
+    /// An instant, epoch milliseconds.
+    Timestamp(i64),
     /// From and to, epoch milliseconds.
     Timeframe(i64, i64),
     /// One number per slot.
@@ -67,7 +69,7 @@ impl Cell {
         match self {
             Self::Double(number) => Some(*number),
             #[allow(clippy::cast_precision_loss, reason = "compared, not shown")]
-            Self::Long(number) | Self::Duration(number) => Some(*number as f64),
+            Self::Long(number) | Self::Duration(number) | Self::Timestamp(number) => Some(*number as f64),
             Self::Null | Self::Boolean(_) | Self::Text(_) | Self::Timeframe(..) | Self::Array(_) => None,
         }
     }
@@ -83,9 +85,12 @@ impl Cell {
             Self::Long(number) => Self::Long(-number),
             Self::Duration(number) => Self::Duration(-number),
             Self::Double(number) => Self::Double(-number),
-            Self::Null | Self::Boolean(_) | Self::Text(_) | Self::Timeframe(..) | Self::Array(_) => {
-                Self::Null
-            }
+            Self::Null
+            | Self::Boolean(_)
+            | Self::Text(_)
+            | Self::Timestamp(_)
+            | Self::Timeframe(..)
+            | Self::Array(_) => Self::Null,
         }
     }
 
@@ -102,6 +107,7 @@ impl Cell {
             Self::Text(text) => json!(text),
             Self::Double(number) => json!(number),
             Self::Long(number) | Self::Duration(number) => json!(number.to_string()),
+            Self::Timestamp(at) => json!(timestamp(*at, zone)),
             Self::Timeframe(start, end) => {
                 json!({ "start": timestamp(*start, zone), "end": timestamp(*end, zone) })
             }
@@ -117,6 +123,7 @@ impl Cell {
             Self::Double(_) => "double",
             Self::Long(_) => "long",
             Self::Duration(_) => "duration",
+            Self::Timestamp(_) => "timestamp",
             Self::Timeframe(..) => "timeframe",
             Self::Array(values) => {
                 let element = json!({ "element": { "type": "double" } });

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fmt;
 
 /// The scopes of the classic API: of API tokens, of bearer tokens, and the name that Dynatrace shows.
-const SCOPES: [(&str, &str, &str); 9] = [
+const SCOPES: [(&str, &str, &str); 10] = [
     ("metrics.read", "environment-api:metrics:read", "Read metrics"),
     ("metrics.ingest", "environment-api:metrics:write", "Ingest metrics"),
     ("entities.read", "environment-api:entities:read", "Read entities"),
@@ -19,6 +19,7 @@ const SCOPES: [(&str, &str, &str); 9] = [
     ("problems.read", "environment-api:problems:read", "Read problems"),
     ("releases.read", "environment-api:releases:read", "Read releases"),
     ("slo.read", "environment-api:slo:read", "Read SLO"),
+    ("logs.read", "storage:logs:read", "Read logs"),
     ("apiTokens.read", "environment-api:api-tokens:read", "Read API tokens"),
 ];
 

@@ -10,6 +10,7 @@ mod grail;
 mod ingest;
 mod input;
 mod listener;
+mod logs;
 mod metrics;
 mod oauth;
 mod page;
@@ -148,6 +149,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/problems", get(problems::list))
         .route("/problems/{id}", get(problems::one))
         .route("/releases", get(releases::list))
+        .route("/logs/search", get(logs::search))
+        .route("/logs/export", get(logs::export))
+        .route("/logs/aggregate", get(logs::aggregate))
         .route("/slo", get(slo::list))
         .route("/slo/{id}", get(slo::one))
         .route("/apiTokens/lookup", post(tokens::lookup));

@@ -14,6 +14,7 @@ use crate::noise::{stream, uniform};
 use crate::point::Point;
 use crate::selector::{Condition, Expression, Operand, Step, parse};
 use crate::time::{self, HOUR, MINUTE};
+use crate::world::lines::LogEntry;
 use crate::world::{Tuple, World};
 use combine::{Side, combine};
 use serde_json::{Value, json};
@@ -55,12 +56,23 @@ pub(crate) struct Visibility {
 }
 
 impl Visibility {
+    /// Whether a line of a log has appeared; each has its own delay.
+    pub(crate) fn sees_line(&self, line: &LogEntry) -> bool {
+        self.now >= line.at_ms.saturating_add(self.delay(line.seed, line.at_ms))
+    }
+
+    /// How long something takes to appear.
+    fn delay(&self, seed: u64, key: i64) -> i64 {
+        let (low, high) = self.settle_ms;
+        let chance = if low < high { uniform(seed, key) } else { 0.0 };
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "minutes")]
+        let delay = low + ((high - low) as f64 * chance) as i64;
+        delay + self.late_ms
+    }
+
     /// What can be seen of a point whose slot ends at `end`; its delay depends on series and slot alone.
     fn see(&self, point: Point, series_seed: u64, end: i64) -> Option<Point> {
-        let (low, high) = self.settle_ms;
-        let chance = if low < high { uniform(series_seed, end / MINUTE) } else { 0.0 };
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "minutes")]
-        let settle = low + ((high - low) as f64 * chance) as i64 + self.late_ms;
+        let settle = self.delay(series_seed, end / MINUTE);
         if self.now >= end + settle {
             Some(point)
         } else if self.rewritten && self.now >= end {

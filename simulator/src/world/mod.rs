@@ -2,6 +2,7 @@
 
 pub(crate) mod effect;
 pub(crate) mod incident;
+pub(crate) mod lines;
 pub(crate) mod replay;
 pub(crate) mod scenario;
 pub(crate) mod service;
@@ -12,6 +13,7 @@ use crate::entity::Registry;
 use crate::metric::Metric;
 use crate::point::Point;
 use incident::ProblemNote;
+use lines::LogEntry;
 use std::fmt::Debug;
 
 /// One series of a metric.
@@ -56,4 +58,6 @@ pub(crate) trait World: Debug + Send + Sync {
     fn deployments(&self) -> Vec<DeploymentNote>;
     /// Problems so far and to come, in the order of their making.
     fn problems(&self) -> Vec<ProblemNote>;
+    /// What is written into logs within `[start, end)`, in the order of time.
+    fn lines(&self, start: i64, end: i64) -> Vec<LogEntry>;
 }

@@ -1,6 +1,7 @@
 //! Recorded cases, one JSON object a line, served as calculated service metrics.
 
 use super::incident::ProblemNote;
+use super::lines::LogEntry;
 use super::{DeploymentNote, Tuple, World};
 use crate::entity::{Entity, Registry, SERVICE, id_of};
 use crate::metric::{INSTANCE_DIMENSION, Metric, SERVICE_DIMENSION, Shape};
@@ -257,6 +258,10 @@ impl World for ReplayWorld {
     }
 
     fn problems(&self) -> Vec<ProblemNote> {
+        Vec::new()
+    }
+
+    fn lines(&self, _start: i64, _end: i64) -> Vec<LogEntry> {
         Vec::new()
     }
 }

@@ -2,15 +2,17 @@
 
 use super::effect::{Effect, Rollout, WarmUp};
 use super::incident::{Incident, ProblemNote};
+use super::lines::{LogEntry, LogSource};
 use super::service::{History, Rolled, ServiceModel, Signal};
-use super::spec::{Scenario, ScenarioError, invalid};
+use super::spec::{Scenario, ScenarioError, ServiceSpec, invalid};
 use super::topology::Topology;
 use super::{DeploymentNote, Tuple, World};
-use crate::entity::{Entity, Registry, SERVICE, Tag, host_id_of, id_of};
+use crate::entity::{Entity, GROUP, Registry, SERVICE, Tag, host_id_of, id_of};
+use crate::grid::floor;
 use crate::metric::{HOST_DIMENSION, INSTANCE_DIMENSION, Metric, SERVICE_DIMENSION, Shape};
 use crate::point::Point;
 use crate::time::MINUTE;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A deployment at run time.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,6 +122,8 @@ pub(crate) struct ScenarioWorld {
     /// By series: service, and host where there is one series per host.
     series: Vec<(usize, Option<usize>)>,
     tuples: Vec<Vec<Tuple>>,
+    /// Where lines of logs come from: a service's hosts.
+    sources: Vec<Vec<Arc<LogSource>>>,
     topology: Topology,
     timeline: RwLock<Timeline>,
 }
@@ -148,12 +152,13 @@ impl ScenarioWorld {
         let topology = scenario.check()?;
         let (mut registry, mut series) = (Registry::default(), Vec::new());
         let mut tuples = vec![Vec::new(); METRICS.len()];
-        let mut timeline = Timeline::default();
+        let (mut timeline, mut sources) = (Timeline::default(), Vec::new());
         for (index, spec) in scenario.services.iter().enumerate() {
             let id = id_of(SERVICE, &spec.name);
             let mut entity = Entity::new(SERVICE, id.clone(), &spec.name);
             entity.tags = spec.tags.iter().map(|t| Tag::parse(t)).collect();
             let instances = registry.add_service(entity, &spec.hosts);
+            sources.push(log_sources(spec, &id, &instances));
             let whole = series.len();
             series.push((index, None));
             series.extend((0..instances.len()).map(|host| (index, Some(host))));
@@ -199,6 +204,7 @@ impl ScenarioWorld {
             services,
             series,
             tuples,
+            sources,
             topology,
             timeline: RwLock::new(timeline),
         })
@@ -251,6 +257,20 @@ impl ScenarioWorld {
         newest.until_ms = Some(at_ms);
         Ok(newest.version.clone())
     }
+}
+
+fn log_sources(spec: &ServiceSpec, service: &str, instances: &[String]) -> Vec<Arc<LogSource>> {
+    let of = |(name, instance): (&String, &String)| {
+        Arc::new(LogSource {
+            service: service.to_owned(),
+            group: id_of(GROUP, service),
+            instance: instance.clone(),
+            host: host_id_of(service, name),
+            host_name: name.clone(),
+            bucket: spec.logs.bucket.clone(),
+        })
+    };
+    spec.hosts.iter().zip(instances).map(of).collect()
 }
 
 fn metrics() -> Vec<Metric> {
@@ -318,5 +338,23 @@ impl World for ScenarioWorld {
 
     fn problems(&self) -> Vec<ProblemNote> {
         self.timeline.read().unwrap_or_else(PoisonError::into_inner).problems.clone()
+    }
+
+    fn lines(&self, start: i64, end: i64) -> Vec<LogEntry> {
+        let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = Vec::new();
+        let mut at = floor(start, MINUTE);
+        while at < end {
+            for ((model, history), hosts) in self.services.iter().zip(&timeline.histories).zip(&self.sources)
+            {
+                for (host, source) in hosts.iter().enumerate() {
+                    lines.extend(model.lines(host, at, history, source));
+                }
+            }
+            at += MINUTE;
+        }
+        lines.retain(|line| (start..end).contains(&line.at_ms));
+        lines.sort_by_key(|line| line.at_ms);
+        lines
     }
 }

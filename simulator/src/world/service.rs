@@ -32,7 +32,7 @@ impl Rolled {
         clippy::cast_possible_truncation,
         reason = "a few hosts, a few minutes"
     )]
-    fn switch_ms(&self, index: usize, host: &str) -> Option<i64> {
+    pub(super) fn switch_ms(&self, index: usize, host: &str) -> Option<i64> {
         match &self.rollout {
             Rollout::All => Some(self.at_ms),
             Rollout::Canary { hosts } | Rollout::BlueGreen { hosts } => {
@@ -98,6 +98,8 @@ struct HostSeeds {
 pub(crate) struct ServiceModel {
     /// Its settings.
     pub(crate) spec: ServiceSpec,
+    /// Its seed.
+    pub(super) seed: u64,
     load_seed: u64,
     latency_seed: u64,
     hosts: Vec<HostSeeds>,
@@ -120,7 +122,14 @@ impl ServiceModel {
             }
         });
         let hosts = hosts.collect();
-        Self { load_seed: stream(seed, "load"), latency_seed: stream(seed, "latency"), hosts, spec, start_ms }
+        Self {
+            seed,
+            load_seed: stream(seed, "load"),
+            latency_seed: stream(seed, "latency"),
+            hosts,
+            spec,
+            start_ms,
+        }
     }
 
     /// What was measured on a host in the minute that begins at `at`; `None` where there is no data.
@@ -193,7 +202,7 @@ impl ServiceModel {
 
     /// What the version that a host ran in this minute does.
     #[allow(clippy::cast_precision_loss, reason = "milliseconds of a minute")]
-    fn impact(&self, host: usize, name: &str, at: i64, rolled: &[Rolled]) -> Impact {
+    pub(super) fn impact(&self, host: usize, name: &str, at: i64, rolled: &[Rolled]) -> Impact {
         if rolled.iter().any(|deployment| deployment.is_idle(name, at)) {
             return Impact { reports: false, ..Impact::NONE };
         }

@@ -54,6 +54,9 @@ pub struct ServiceSpec {
     /// CPU use.
     #[serde(default)]
     pub cpu: CpuSpec,
+    /// What it writes.
+    #[serde(default)]
+    pub logs: LogSpec,
     /// Times without data.
     #[serde(default)]
     pub missing: Vec<MissingSpec>,
@@ -129,6 +132,22 @@ pub struct CpuSpec {
 impl Default for CpuSpec {
     fn default() -> Self {
         Self { percent: 30.0, noise: 0.05 }
+    }
+}
+
+/// Lines of a service's log.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSpec {
+    /// Usual lines, on average, over all hosts; one more for each failed request. None at all where it is 0.
+    pub per_minute: f64,
+    /// The bucket of Grail that keeps them.
+    pub bucket: String,
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self { per_minute: 30.0, bucket: "default_logs".into() }
     }
 }
 
@@ -286,6 +305,7 @@ impl ServiceSpec {
             ("errors.rate", self.errors.rate, 0.0, 1.0),
             ("cpu.percent", self.cpu.percent, 0.0, 100.0),
             ("cpu.noise", self.cpu.noise, 0.0, 2.0),
+            ("logs.per_minute", self.logs.per_minute, 0.0, 1e6),
         ];
         for (field, value, low, high) in limits {
             if !(low..=high).contains(&value) {

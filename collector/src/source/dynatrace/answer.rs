@@ -112,6 +112,9 @@ pub(super) struct Relationships {
     /// The service of a request.
     #[serde(default)]
     pub(super) is_service_method_of_service: Vec<EntityId>,
+    /// Services that run on a process group.
+    #[serde(default)]
+    pub(super) runs_on: Vec<EntityId>,
 }
 
 /// A tag; one without a value has none.

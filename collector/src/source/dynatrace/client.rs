@@ -144,6 +144,10 @@ impl Client {
         &*self.clock
     }
 
+    pub(super) fn settings(&self) -> &TenantSettings {
+        &self.settings
+    }
+
     pub(super) fn health(&self) -> &Health {
         &self.health
     }
@@ -315,7 +319,7 @@ impl Client {
             if body.len() + part.len() > LONGEST_BODY {
                 let message =
                     format!("{name} answered more than {LONGEST_BODY} bytes; ask for less in the template");
-                return Err(Failure::new(FailureKind::BadAnswer, message));
+                return Err(Failure::new(FailureKind::TooLarge, message));
             }
             body.extend_from_slice(&part);
         }

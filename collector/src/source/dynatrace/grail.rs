@@ -75,6 +75,20 @@ struct Metadata {
 struct Scan {
     #[serde(default)]
     notifications: Vec<Notification>,
+    /// A number, or a long as a text.
+    #[serde(default)]
+    scanned_bytes: Option<Value>,
+}
+
+/// Why a result may not be all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Reading was stopped: anything may be missing.
+    ScanLimit,
+    /// More was found than is answered: what is behind the last record is missing.
+    ResultLimit,
+    /// It says so in other words.
+    Other,
 }
 
 /// What a column holds.
@@ -117,19 +131,42 @@ impl DqlResult {
 
     /// Whether something was left out: a limit was reached, or the answer was cut.
     pub(super) fn incomplete(&self) -> Option<Failure> {
+        self.doubt().map(|(_, failure)| failure)
+    }
+
+    /// The same, and what was left out; the worst where several things are said.
+    pub(super) fn doubt(&self) -> Option<(Doubt, Failure)> {
         let matters = |one: &&Notification| {
             let severity = one.severity.to_uppercase();
             severity == "WARN" || severity == "WARNING" || severity == "ERROR"
         };
-        let text = self.notifications().find(matters)?.text();
-        Some(Failure::new(
-            FailureKind::Incomplete,
-            format!("Grail warns: {text}; ask for less, or raise the limit"),
-        ))
+        let matter: Vec<&Notification> = self.notifications().filter(matters).collect();
+        let worst = matter.iter().find(|one| one.doubt() == Doubt::ScanLimit);
+        let worst =
+            worst.or_else(|| matter.iter().find(|one| one.doubt() == Doubt::Other)).or(matter.first())?;
+        let message = format!("Grail warns: {}; ask for less, or raise the limit", worst.text());
+        Some((worst.doubt(), Failure::new(FailureKind::Incomplete, message)))
+    }
+
+    /// Bytes that the query has read: what is billed.
+    pub(super) fn scanned_bytes(&self) -> u64 {
+        let said = self.metadata.grail.as_ref().and_then(|grail| grail.scanned_bytes.as_ref());
+        said.and_then(|said| said.as_u64().or_else(|| said.as_str()?.parse().ok())).unwrap_or(0)
     }
 }
 
 impl Notification {
+    fn doubt(&self) -> Doubt {
+        let kind = self.notification_type.to_uppercase();
+        if kind.contains("SCAN_LIMIT") {
+            Doubt::ScanLimit
+        } else if kind == "LIMIT_ADDED" || kind.contains("RESULT_LIMIT") || kind.contains("RESULT_BYTES") {
+            Doubt::ResultLimit
+        } else {
+            Doubt::Other
+        }
+    }
+
     fn text(&self) -> String {
         quote(format!("{} {}", self.notification_type, self.message).trim())
     }
@@ -145,9 +182,21 @@ enum Progress {
 impl Dynatrace {
     /// Runs a query to its result.
     pub(super) async fn dql(&self, ask: &DqlAsk<'_>) -> Result<DqlResult, Failure> {
+        self.run(ask, false).await
+    }
+
+    /// As `dql`; readiness does not depend on how it ends.
+    pub(super) async fn dql_aside(&self, ask: &DqlAsk<'_>) -> Result<DqlResult, Failure> {
+        self.run(ask, true).await
+    }
+
+    async fn run(&self, ask: &DqlAsk<'_>, is_aside: bool) -> Result<DqlResult, Failure> {
         let client = &self.client;
+        let send = async |call: Call<'_>| -> Result<Answer, Failure> {
+            if is_aside { client.send_aside(&call).await } else { client.send(&call).await }
+        };
         let begun = client.now();
-        let (mut token, mut kept) = match progress(client.send::<Answer>(&execute(ask)).await?)? {
+        let (mut token, mut kept) = match progress(send(execute(ask)).await?)? {
             Progress::Done(result) => return Ok(*result),
             Progress::Running(Some(token), kept) => (token, kept),
             Progress::Running(None, _) => {
@@ -157,7 +206,7 @@ impl Dynatrace {
         };
         loop {
             clock::sleep(client.clock(), POLL).await;
-            match progress(client.send::<Answer>(&poll(&token)).await.map_err(gone)?)? {
+            match progress(send(poll(&token)).await.map_err(gone)?)? {
                 Progress::Done(result) => return Ok(*result),
                 Progress::Running(renewed, ttl) => {
                     token = renewed.unwrap_or(token);

@@ -3,6 +3,7 @@
 mod address;
 mod answer;
 mod batcher;
+mod billed;
 mod builtin;
 mod client;
 mod credential;
@@ -15,6 +16,7 @@ mod instances;
 mod items;
 mod joint;
 mod listing;
+mod logs;
 mod normalise;
 mod objectives;
 mod plan;
@@ -31,6 +33,7 @@ mod token;
 mod unit;
 
 pub use address::{base_url, fits};
+pub use billed::billed;
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
@@ -47,6 +50,7 @@ use self::client::{Call, Client};
 use self::entities::Entities;
 use self::instances::Target;
 use self::joint::JointForm;
+use self::logs::LogState;
 use self::normalise::Grid;
 use self::refusal::missing_metric;
 use self::selector::EntityKind;
@@ -91,6 +95,7 @@ pub struct Dynatrace {
     problems: Batcher<(), (usize, Vec<answer::ProblemItem>)>,
     describing: Batcher<String, Descriptor>,
     objectives: tokio::sync::Mutex<objectives::Known>,
+    logs: LogState,
 }
 
 /// What a descriptor said, and when.
@@ -134,6 +139,7 @@ impl Dynatrace {
             problems: Batcher::default(),
             describing: Batcher::default(),
             objectives: tokio::sync::Mutex::default(),
+            logs: LogState::default(),
         })
     }
 

@@ -42,6 +42,7 @@ struct Execute {
     max_result_records: Option<usize>,
     max_result_bytes: Option<usize>,
     request_timeout_milliseconds: Option<u64>,
+    default_scan_limit_gbytes: Option<f64>,
     include_types: Option<bool>,
 }
 
@@ -60,6 +61,12 @@ impl Execute {
     fn zone(&self) -> Result<TimeZone, ApiError> {
         let Some(name) = &self.timezone else { return Ok(TimeZone::UTC) };
         zone(name).ok_or_else(|| violation("timezone", &format!("'{name}' is no time zone")))
+    }
+
+    /// Most bytes that it may read; below 0 there is no limit.
+    fn most_bytes(&self) -> Option<u64> {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not below 0")]
+        self.default_scan_limit_gbytes.filter(|limit| *limit >= 0.0).map(|limit| (limit * 1e9) as u64)
     }
 
     /// Whether the call waits for a result at all.
@@ -120,10 +127,10 @@ pub(super) async fn execute(
     let (requested, zone) = (request.timeframe()?, request.zone()?);
     let faults = app.shared.faults.of_data(EXECUTE, now);
     let scan_limit = faults.scan_limit;
-    let (shared, asked) = (app.shared.clone(), query.clone());
+    let (shared, asked, most_bytes) = (app.shared.clone(), query.clone(), request.most_bytes());
     let ran = tokio::task::spawn_blocking(move || {
         let visibility = shared.visibility(EXECUTE);
-        asked.run(Source { world: shared.source.world(), visibility, requested, scan_limit })
+        asked.run(Source { world: shared.source.world(), visibility, requested, scan_limit, most_bytes })
     });
     let outcome = ran
         .await
@@ -132,7 +139,7 @@ pub(super) async fn execute(
     let limits = Limits {
         records: request.max_result_records.unwrap_or(RECORDS),
         bytes: request.max_result_bytes,
-        scan: scan_limit,
+        scan: scan_limit || outcome.scanned.is_limited,
     };
     let answer = Answer {
         query: &request.query,
