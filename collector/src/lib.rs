@@ -30,7 +30,7 @@ use crate::source::tenants::Tenants;
 use std::sync::Arc;
 use vouch_proto::Name;
 use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
-use vouch_service::lease::Leases;
+use vouch_service::lease::{Leases, Owned};
 use vouch_service::run::Context;
 
 /// Name under which the replicas share the partitions.
@@ -43,10 +43,12 @@ const KIND: &str = "collector";
 pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     metrics.register(&context.health);
+    let (leases, owned) = Leases::join(&context.nats, KIND, context.health.clone()).await?;
     let mut sources: Vec<(Option<Name>, Arc<dyn MetricSource>)> = Vec::new();
     for tenant in &settings.tenants {
-        let source =
-            Arc::new(Dynatrace::new(tenant, context.clock.clone(), context.health.clone(), metrics.clone())?);
+        let (clock, health) = (context.clock.clone(), context.health.clone());
+        let source = Dynatrace::new(tenant, clock, health, metrics.clone())?;
+        let source = Arc::new(source.among(leases.replicas()));
         let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
         context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
         sources.push((tenant.environment.clone(), source));
@@ -58,7 +60,7 @@ pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Res
             Arc::new(Tenants::new(held.collect()))
         }
     };
-    build_with(settings, context, source, metrics).await
+    start(settings, context, (source, metrics), (leases, owned)).await
 }
 
 /// Starts the collector's tasks against any source.
@@ -71,7 +73,17 @@ pub async fn build_with(
     source: Arc<dyn MetricSource>,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
-    let Context { nats, clock, tasks, health } = context;
+    let shares = Leases::join(&context.nats, KIND, context.health.clone()).await?;
+    start(settings, context, (source, metrics), shares).await
+}
+
+async fn start(
+    settings: CollectorSettings,
+    context: Context,
+    (source, metrics): (Arc<dyn MetricSource>, Metrics),
+    (leases, owned): (Leases, Owned),
+) -> anyhow::Result<()> {
+    let Context { nats, clock, tasks, health: _ } = context;
     let stop = tasks.stop().clone();
     let collections = nats.bucket(&COLLECTION_BUCKET).await?;
     let verifications = nats.bucket(&VERIFICATION_BUCKET).await?;
@@ -84,7 +96,6 @@ pub async fn build_with(
         collections: collections.clone(),
         catalogue: nats.bucket(&CATALOGUE_BUCKET).await?,
     };
-    let (leases, owned) = Leases::join(&nats, KIND, health).await?;
     let shared = Arc::new(Shared {
         nats,
         clock,

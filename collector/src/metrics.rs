@@ -20,6 +20,17 @@ struct FailureLabels {
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PurposeLabels {
+    tenant: String,
+    purpose: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PartLabels {
     part: String,
 }
@@ -37,6 +48,8 @@ pub struct Metrics {
     open: Gauge,
     skew: Gauge,
     concurrency: Gauge,
+    waiting: Family<PurposeLabels, Gauge>,
+    share: Family<TenantLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -52,6 +65,8 @@ impl Default for Metrics {
             open: Gauge::default(),
             skew: Gauge::default(),
             concurrency: Gauge::default(),
+            waiting: Family::default(),
+            share: Family::default(),
         }
     }
 }
@@ -71,6 +86,10 @@ impl Metrics {
             r.register("lag_seconds", "From a minute being settled to its being published", self.lag.clone());
             let concurrency = "Calls at once that the source is asked at most, now";
             r.register("source_concurrency", concurrency, self.concurrency.clone());
+            let waiting = "Calls that wait for their turn, by what they are for";
+            r.register("source_waiting_calls", waiting, self.waiting.clone());
+            let share = "Calls a minute that are this replica's share of the budget; 0 for no budget";
+            r.register("source_calls_per_minute", share, self.share.clone());
             let skew = "By how much the source's clock is ahead of the machine's";
             r.register("source_clock_skew_seconds", skew, self.skew.clone());
             r.register("open_collections", "Collections that this replica works on", self.open.clone());
@@ -108,6 +127,20 @@ impl Metrics {
     /// Notes how many calls at once the source is asked.
     pub(crate) fn concurrency(&self, calls: usize) {
         self.concurrency.set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many calls wait for a purpose, and how many a minute are this replica's share.
+    pub(crate) fn turns(
+        &self,
+        tenant: &str,
+        purpose: &'static str,
+        (waiting, share): (usize, Option<usize>),
+    ) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let labels = PurposeLabels { tenant: tenant.to_owned(), purpose };
+        self.waiting.get_or_create(&labels).set(gauge(waiting));
+        let labels = TenantLabels { tenant: tenant.to_owned() };
+        self.share.get_or_create(&labels).set(share.map_or(0, gauge));
     }
 
     /// Notes by how many seconds the source's clock is ahead of the machine's.

@@ -122,7 +122,7 @@ mod tests {
     fn everything_wrong_is_named_at_once() {
         let (_, said) = read(
             "collector:\n  neighbours: 21\n  url: https://abc.apps.dynatrace.com\n  token_file: /nowhere\n  settle: 2h\n  reread_after: 9m\n  \
-             concurrency: 0\n  environment: ''\n  oops: 1\n  services:\n  - {service: a}\n  - {entity_id: HOST-1}\n  \
+             concurrency: 0\n  calls_per_minute: 0\n  environment: ''\n  oops: 1\n  services:\n  - {service: a}\n  - {entity_id: HOST-1}\n  \
              - {service: b, entity_name: x}\n  - {service: b, entity_name: y}\n",
         );
         for part in [
@@ -130,6 +130,7 @@ mod tests {
             "collector.settle: `2h` is not within",
             "collector.give_up_after: 300s is shorter than reread_after",
             "collector.concurrency: `0`",
+            "collector.calls_per_minute: `0`",
             "collector.neighbours: `21`",
             "collector.environment",
             "collector.oops: is no setting here",

@@ -2,11 +2,13 @@
 
 pub mod dynatrace;
 mod failure;
+mod purpose;
 pub mod scripted;
 pub mod tenants;
 pub mod topology;
 
 pub use failure::{Failure, FailureKind};
+pub use purpose::Purpose;
 
 use crate::rules::Facts;
 use async_trait::async_trait;

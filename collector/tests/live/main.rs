@@ -1,6 +1,8 @@
 //! The collector in process with a real nats-server and a simulated tenant: from a deployment to the series.
 
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod intake;
 #[cfg(test)]
 mod outage;

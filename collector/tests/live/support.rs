@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) clock: SharedClock,
     pub(crate) tenant: SimulatorHandle,
     pub(crate) token_file: PathBuf,
+    /// More settings of the collector, in YAML's flow style.
+    pub(crate) more: String,
     url: String,
     tasks: Tasks,
     _folder: tempfile::TempDir,
@@ -110,12 +112,17 @@ impl Collector {
 impl World {
     /// A clock that runs `speed` times faster, a tenant with one healthy service, and a nats-server.
     pub(crate) async fn new(speed: f64) -> Self {
+        Self::of("healthy", speed).await
+    }
+
+    /// The same with another tenant.
+    pub(crate) async fn of(scenario: &str, speed: f64) -> Self {
         let server = Server::start().await;
         let clock: SharedClock = Arc::new(ScaledClock::starting_at(noon(), speed));
         let tasks = Tasks::default();
         let reading = clock.clone();
         let simulator = Simulator::builder()
-            .scenario(Scenario::named("healthy").unwrap())
+            .scenario(Scenario::named(scenario).unwrap())
             .start_ms(noon().as_millis())
             .clock(Arc::new(move || reading.now().as_millis()))
             .token(TOKEN, &ALL_SCOPES)
@@ -129,14 +136,16 @@ impl World {
         let token_file = folder.path().join("token");
         std::fs::write(&token_file, TOKEN).unwrap();
         let nats = Nats::connect(&nats_settings(&server.url), "test").await.unwrap();
-        Self { server, nats, clock, tenant, token_file, url, tasks, _folder: folder }
+        let more = String::new();
+        Self { server, nats, clock, tenant, token_file, more, url, tasks, _folder: folder }
     }
 
     fn settings(&self) -> CollectorSettings {
         let yaml = format!(
-            "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s}}",
+            "collector: {{tenant: simulated, url: '{}', token_file: '{}', request_timeout: 2s{}}}",
             self.url,
-            self.token_file.display()
+            self.token_file.display(),
+            self.more
         );
         let document = Document::parse(&yaml).unwrap();
         let mut invalid = Invalid::default();

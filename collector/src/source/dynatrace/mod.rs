@@ -1,6 +1,7 @@
 //! Dynatrace's Metrics API v2 as a source: plans the calls, names every odd answer, normalises the series.
 
 mod address;
+mod admission;
 mod answer;
 mod batcher;
 mod builtin;
@@ -17,6 +18,7 @@ mod query;
 mod refusal;
 mod robustness;
 mod selector;
+mod share;
 mod splits;
 mod surroundings;
 mod timeseries;
@@ -49,6 +51,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use vouch_proto::{Name, Problem, Timestamp, Window};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
@@ -118,6 +121,13 @@ impl Dynatrace {
             problems: Batcher::default(),
             describing: Batcher::default(),
         })
+    }
+
+    /// The same for one of several replicas, which share the tenant's calls of a minute.
+    #[must_use]
+    pub fn among(mut self, replicas: watch::Receiver<usize>) -> Self {
+        self.client.share(replicas);
+        self
     }
 
     /// What the tenant says about the token.
