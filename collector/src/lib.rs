@@ -8,12 +8,16 @@ mod collect;
 pub mod config;
 mod intake;
 pub mod metrics;
+mod progress;
 pub mod propose;
 pub mod record;
+mod round;
 pub mod rules;
 pub mod schedule;
 pub mod source;
 mod supervisor;
+mod timing;
+pub mod watermark;
 
 pub use check::{Finding, check};
 pub use config::CollectorSettings;
@@ -27,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
 use crate::source::tenants::Tenants;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use vouch_proto::Name;
 use vouch_proto::subject::{CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, VERIFICATION_BUCKET};
 use vouch_service::lease::{Leases, Owned};
@@ -102,6 +106,7 @@ async fn start(
         source,
         source_names: settings.tenants.iter().map(|t| (t.environment.clone(), t.name.clone())).collect(),
         pace: settings.pace,
+        watermarks: Mutex::new(settings.watermarks),
         templates: settings.templates,
         collections,
         verifications,

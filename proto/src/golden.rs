@@ -70,6 +70,7 @@ fn batch() -> SeriesBatch {
         verification_id: Some("01KBHV0000ABCDEFGHJKMNPQRS.1".into()),
         neighbours: vec![],
         problems: vec![],
+        waits: vec![],
     }
 }
 
@@ -92,6 +93,17 @@ fn batch_with_neighbours() -> SeriesBatch {
         known_at: batch.window.start().plus_minutes(3),
     }];
     batch
+}
+
+fn batch_with_waits() -> SeriesBatch {
+    let batch = batch();
+    let wait = crate::Wait {
+        metric: "queue_length".into(),
+        until: batch.window.end().plus_minutes(10),
+        late_by: std::time::Duration::from_secs(600),
+        is_missing: true,
+    };
+    SeriesBatch { waits: vec![wait], ..batch }
 }
 
 /// Reads both files and writes them again; a missing file is written, and the test fails so that it is committed.
@@ -154,6 +166,11 @@ fn series_batch_message() {
 #[test]
 fn series_batch_with_neighbours_message() {
     check("series_batch_with_neighbours", &v1::SeriesBatch::from(batch_with_neighbours()));
+}
+
+#[test]
+fn series_batch_with_waits_message() {
+    check("series_batch_with_waits", &v1::SeriesBatch::from(batch_with_waits()));
 }
 
 #[test]

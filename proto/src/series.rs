@@ -1,7 +1,7 @@
 //! Collected series: facts about a service in a window, with explicit gaps.
 
 use crate::convert::text;
-use crate::{Invalid, Name, Neighbour, Problem, Relation, Timestamp, Window, time, v1};
+use crate::{Invalid, Name, Neighbour, Problem, Relation, Timestamp, Wait, Window, time, v1};
 use std::time::Duration;
 
 /// Name of the error that says: the source keeps this window too coarsely, now and for ever.
@@ -72,6 +72,8 @@ pub struct SeriesBatch {
     pub neighbours: Vec<Neighbour>,
     /// Problems of the service that the source knew of.
     pub problems: Vec<Problem>,
+    /// Metrics that come later than the others, or later than usual.
+    pub waits: Vec<Wait>,
 }
 
 impl TryFrom<v1::SeriesBatch> for SeriesBatch {
@@ -111,6 +113,10 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
         for (i, one) in b.problems.into_iter().enumerate() {
             problems.extend(invalid.check(&format!("problems[{i}]"), Problem::try_from(one)));
         }
+        let mut waits = Vec::with_capacity(b.waits.len());
+        for (i, one) in b.waits.into_iter().enumerate() {
+            waits.extend(invalid.check(&format!("waits[{i}]"), Wait::try_from(one)));
+        }
         invalid.into_result().map(|()| Self {
             environment,
             service,
@@ -128,6 +134,7 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
             verification_id: text(b.verification_id),
             neighbours,
             problems,
+            waits,
         })
     }
 }
@@ -256,6 +263,7 @@ impl From<SeriesBatch> for v1::SeriesBatch {
             verification_id: b.verification_id.unwrap_or_default(),
             neighbours: b.neighbours.into_iter().map(Into::into).collect(),
             problems: b.problems.into_iter().map(Into::into).collect(),
+            waits: b.waits.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -327,6 +335,7 @@ mod tests {
             verification_id: None,
             neighbours: vec![],
             problems: vec![],
+            waits: vec![],
         }
     }
 

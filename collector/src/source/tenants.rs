@@ -3,6 +3,7 @@
 use super::{Ask, Bystander, Failure, FailureKind, KnownService, MetricSource, Reading};
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::Duration;
 use vouch_proto::{Name, Problem};
 
 /// Tenants by the environments that they hold.
@@ -43,6 +44,18 @@ impl MetricSource for Tenants {
 
     async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
         self.of(&ask.environment)?.problems(ask).await
+    }
+
+    fn key(&self, environment: &Name, query: &str) -> String {
+        self.of(environment).map_or_else(|_| query.to_owned(), |source| source.key(environment, query))
+    }
+
+    async fn latency(&self, environment: &Name, query: &str) -> Result<Duration, Failure> {
+        self.of(environment)?.latency(environment, query).await
+    }
+
+    fn clock_behind(&self, environment: &Name) -> Duration {
+        self.of(environment).map_or(Duration::ZERO, |source| source.clock_behind(environment))
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

@@ -5,6 +5,8 @@ mod budget;
 #[cfg(test)]
 mod intake;
 #[cfg(test)]
+mod late;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod paths;

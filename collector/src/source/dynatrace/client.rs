@@ -321,6 +321,12 @@ impl Client {
         Some(skewed(skew).map_or(Ok(skew), Err))
     }
 
+    /// By how much the tenant's clock is behind the machine's.
+    pub(super) fn clock_behind(&self) -> Duration {
+        let skew = self.skew.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(0);
+        Duration::from_secs(u64::try_from(-skew).unwrap_or(0))
+    }
+
     /// How calls are authorised.
     pub(super) fn scheme(&self) -> Scheme {
         self.credential.scheme()

@@ -10,6 +10,7 @@ mod credential;
 mod entities;
 mod grail;
 mod joint;
+mod lateness;
 mod listing;
 mod normalise;
 mod plan;
@@ -431,6 +432,18 @@ impl MetricSource for Dynatrace {
 
     async fn problems(&self, ask: &Ask) -> Result<Vec<Problem>, Failure> {
         if self.is_elsewhere(ask) { Ok(Vec::new()) } else { self.problems_of(ask).await }
+    }
+
+    fn key(&self, _environment: &Name, query: &str) -> String {
+        lateness::key(query)
+    }
+
+    async fn latency(&self, _environment: &Name, query: &str) -> Result<Duration, Failure> {
+        self.declared_latency(query).await
+    }
+
+    fn clock_behind(&self, _environment: &Name) -> Duration {
+        self.client.clock_behind()
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

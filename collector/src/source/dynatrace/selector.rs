@@ -169,6 +169,25 @@ pub(super) fn expressions(selector: &str) -> Vec<&str> {
     all.into_iter().map(str::trim).filter(|text| !text.is_empty()).collect()
 }
 
+/// Every metric key of a query, also of an expression of several; none of what is no selector.
+pub(super) fn keys(query: &str) -> Vec<String> {
+    if let Some(chain) = Chain::of(query) {
+        return vec![chain.key];
+    }
+    let (mut all, mut from) = (Vec::new(), 0);
+    let ends = unquoted(query).filter(|(_, c, _)| c.is_whitespace() || "()+*/,".contains(*c));
+    for (end, length) in ends.map(|(i, c, _)| (i, c.len_utf8())).chain([(query.len(), 0)]) {
+        let word = query.get(from..end).unwrap_or_default();
+        from = end + length;
+        // What is quoted as a whole is an argument.
+        let is_argument = word.starts_with(':') || (word.starts_with('"') && word.ends_with('"'));
+        if !is_argument && word.contains(':') {
+            all.extend(metric_key(word).filter(|key| !all.contains(key)));
+        }
+    }
+    all
+}
+
 /// Aggregations that take values of several series, or slots, together.
 const TAKES_TOGETHER: [&str; 9] = ["splitBy", "merge", "avg", "sum", "min", "max", "median", "count", "fold"];
 
