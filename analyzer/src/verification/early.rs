@@ -101,7 +101,7 @@ mod tests {
             let before = v.waiting_for();
             assert!(before.starts_with("cpu until 2026-11-24T10:25:00Z: late by 10 min (minute"), "{before}");
             v.on_batch(&late(minute, minute + 1, 20.0));
-            match v.step(at(minute + 13)) {
+            match v.step(at(20)) {
                 Step::Final(verdict) => {
                     assert_eq!((minute, verdict.outcome), (14, Outcome::Pass), "{}", verdict.reason);
                     return;
