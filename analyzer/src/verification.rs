@@ -1,6 +1,7 @@
 //! One running verification: takes in records and batches, and says at any instant what is to be published. Pure:
 //! whoever is given the same record and the same batches arrives at the same verdict.
 
+mod early;
 mod publish;
 mod revision;
 
@@ -50,6 +51,8 @@ pub struct Verification {
     settings: JudgeSettings,
     assembly: Assembly,
     judged: i64,
+    /// Minutes that were looked at ahead of metrics that come later.
+    looked_at: i64,
     judgement: Option<Judgement>,
     /// Why it cannot be judged at all, where that is so.
     unjudgeable: Option<String>,
@@ -69,6 +72,7 @@ impl Verification {
             settings,
             assembly: Assembly::default(),
             judged: 0,
+            looked_at: 0,
             judgement: None,
             unjudgeable: None,
             hopeless_since: None,
@@ -108,7 +112,7 @@ impl Verification {
     pub fn on_batch(&mut self, batch: &SeriesBatch) {
         let judged_to = self.record.verification.map(|w| w.start().plus_minutes(self.judged));
         if judged_to.is_some_and(|to| batch.window.start() < to) && !batch.series.is_empty() {
-            self.judged = 0;
+            (self.judged, self.looked_at) = (0, 0);
         }
         let sides = self.assembly.sides_seen();
         self.assembly.absorb(batch);
@@ -127,7 +131,8 @@ impl Verification {
     #[must_use]
     pub fn bundle(&self, verdict: &Verdict) -> Option<String> {
         self.judgement.as_ref()?;
-        let case = self.without_answer(self.assembly.case(&self.record, &self.template)?);
+        let seen = self.assembly.minutes_seen(self.record.verification?).max(self.judged);
+        let case = self.without_answer(self.assembly.case_of(&self.record, &self.template, seen)?);
         let case = Case {
             minutes_seen: Some(self.judged),
             barred: self.unmeasured(),
@@ -180,7 +185,7 @@ impl Verification {
             }
             return self.tell(now, "the first traffic on the new version".to_owned());
         }
-        if let Some(step) = self.judge(now) {
+        if let Some(step) = self.judge(now).or_else(|| self.judge_early(now)) {
             return step;
         }
         if let Some(since) = self.hopeless_since
@@ -264,7 +269,10 @@ impl Verification {
                 let total = self.record.verification.map_or(0, |w| self.assembly.minutes_total(w));
                 let why = match self.assembly.errors().next() {
                     Some(_) => self.source_says(),
-                    None => format!("the collector was last heard at {heard}"),
+                    None => match self.assembly.late_metric() {
+                        Some(late) => format!("{late}; raise analyzer.deadline_grace above that"),
+                        None => format!("the collector was last heard at {heard}"),
+                    },
                 };
                 let reason = format!(
                     "only {} of {total} minutes were measured before the deadline: {why}",
@@ -328,9 +336,18 @@ impl Verification {
             return format!("the source ({})", self.source_says());
         }
         if !self.has_baseline() {
-            return "the reference windows".to_owned();
+            let late = self.assembly.late_metric();
+            return late.map_or_else(
+                || "the reference windows".to_owned(),
+                |late| format!("the reference windows ({late})"),
+            );
         }
-        self.new_version_awaited().unwrap_or_else(|| format!("minute {}", self.judged + 1))
+        if let Some(awaited) = self.new_version_awaited() {
+            return awaited;
+        }
+        let minute = self.judged + 1;
+        let late = self.assembly.late_metric();
+        late.map_or_else(|| format!("minute {minute}"), |late| format!("{late} (minute {minute})"))
     }
 
     /// What is waited for where hosts are told apart by what they run, and none runs the new version.

@@ -1,6 +1,7 @@
 //! Puts collected batches together into the case that the judge sees. Batches may come twice, in any order, in parts
 //! and in revisions; the case depends on the facts alone. Pure.
 
+mod early;
 mod items;
 mod left_out;
 mod sides;
@@ -54,8 +55,12 @@ pub struct Assembly {
     steps: BTreeMap<i64, i64>,
     /// Start and end of what has been read completely, disjoint and ascending.
     covered: BTreeMap<i64, i64>,
-    /// Parts seen of a window's revision.
-    parts: BTreeMap<(i64, i64, u32), BTreeSet<u32>>,
+    /// The same of some metrics at least: others of them come later.
+    early: BTreeMap<i64, i64>,
+    /// Parts seen of a window's revision, and whether it lacks a metric.
+    parts: BTreeMap<(i64, i64, u32, bool), BTreeSet<u32>>,
+    /// What the collector waits for, as it said last.
+    waits: Option<early::Waits>,
     /// What could not be delivered, by metric (empty: all) and window, until that window is delivered.
     errors: BTreeMap<(String, i64, i64), (Timestamp, SourceError)>,
     overflowing: bool,
@@ -70,6 +75,7 @@ impl Assembly {
         self.last_heard = self.last_heard.max(Some(batch.collected_at));
         let whole = self.note_errors(batch);
         self.sides.absorb(batch);
+        self.note_waits(batch);
         if whole {
             // What is kept too coarsely is read as far as it can ever be: a window without samples.
             if batch.errors.iter().all(|e| e.name == TOO_COARSE) {
@@ -102,10 +108,14 @@ impl Assembly {
             }
         }
         let (start, end) = (batch.window.start().as_millis(), batch.window.end().as_millis());
-        let parts = self.parts.entry((start, end, batch.revision)).or_default();
+        let lacks = batch.waits.iter().any(|wait| wait.is_missing);
+        let parts = self.parts.entry((start, end, batch.revision, lacks)).or_default();
         parts.insert(batch.part);
         if parts.len() == usize::try_from(batch.parts).unwrap_or(usize::MAX) {
-            self.cover(start, end);
+            cover(&mut self.early, start, end);
+            if !lacks {
+                self.cover(start, end);
+            }
         }
     }
 
@@ -130,10 +140,16 @@ impl Assembly {
                 self.errors.insert(key, (batch.collected_at, error.clone()));
             }
         }
+        // What is refused for good is read as far as it can be; its watermark says so.
+        let is_read =
+            batch.watermark >= batch.window.end() && batch.errors.iter().any(|e| e.name != TOO_COARSE);
         let nothing = batch.errors.iter().any(|e| e.metric.is_none())
-            || (batch.series.is_empty() && !batch.errors.is_empty());
+            || (batch.series.is_empty() && !batch.errors.is_empty() && !is_read);
         if !nothing {
-            let refused = |metric: &str| batch.errors.iter().any(|e| e.metric.as_deref() == Some(metric));
+            let refused = |metric: &str| {
+                batch.errors.iter().any(|e| e.metric.as_deref() == Some(metric))
+                    || batch.waits.iter().any(|wait| wait.is_missing && wait.metric == metric)
+            };
             // What concerned all metrics is over with any delivery; what concerned one, with that of its window.
             self.errors.retain(|(metric, s, e), (t, _)| {
                 let delivered = metric.is_empty() || (start <= *s && *e <= end && !refused(metric));
@@ -143,19 +159,12 @@ impl Assembly {
         nothing
     }
 
-    fn cover(&mut self, mut start: i64, mut end: i64) {
-        let touching: Vec<i64> =
-            self.covered.range(..=end).filter(|(_, e)| **e >= start).map(|(s, _)| *s).collect();
-        for s in touching {
-            if let Some(e) = self.covered.remove(&s) {
-                (start, end) = (start.min(s), end.max(e));
-            }
-        }
-        self.covered.insert(start, end);
+    fn cover(&mut self, start: i64, end: i64) {
+        cover(&mut self.covered, start, end);
     }
 
     fn covers(&self, start: i64, end: i64) -> bool {
-        self.covered.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
+        covers(&self.covered, start, end)
     }
 
     /// By metric: the query that the source was asked.
@@ -247,6 +256,13 @@ impl Assembly {
     #[must_use]
     pub fn case(&self, record: &Record, template: &VerificationTemplate) -> Option<Case> {
         let window = record.verification?;
+        self.case_of(record, template, self.minutes_seen(window))
+    }
+
+    /// The same with so many minutes of the window.
+    #[must_use]
+    pub fn case_of(&self, record: &Record, template: &VerificationTemplate, seen: i64) -> Option<Case> {
+        let window = record.verification?;
         let (step, origin) = (self.step(window), self.origin(window));
         let minute = |ms: i64| (ms - origin).div_euclid(MINUTE_MS);
         let strategy = record.asked(template);
@@ -272,7 +288,7 @@ impl Assembly {
         if strategy == Strategy::Canary && record.deployment.verification.diluted {
             case = case.diluted_by(f64::from(record.deployment.traffic_percent) / 100.0);
         }
-        let spans = self.spans(&record.baseline, window, step, origin);
+        let spans = self.spans(&record.baseline, origin + seen * MINUTE_MS, step, origin);
         for ((metric, host), cells) in &self.cells {
             if !case.metrics.contains_key(metric) {
                 continue;
@@ -361,8 +377,7 @@ impl Assembly {
 
     /// What the case covers: the reference windows and what of the verification window has been read, joined where
     /// they touch. The minute in which the traffic came lies in between, as a gap.
-    fn spans(&self, baseline: &[Window], window: Window, step: i64, origin: i64) -> Vec<(i64, i64)> {
-        let seen = origin + self.minutes_seen(window) * MINUTE_MS;
+    fn spans(&self, baseline: &[Window], seen: i64, step: i64, origin: i64) -> Vec<(i64, i64)> {
         let mut spans: Vec<(i64, i64)> = baseline
             .iter()
             .map(|w| (ceil(w.start().as_millis(), step), floor(w.end().as_millis(), step)))
@@ -393,6 +408,21 @@ fn samples(cells: &BTreeMap<i64, Cell>, (start, end): (i64, i64), step: i64) -> 
     let count = usize::try_from((end - start) / step).unwrap_or(0);
     let at = |i: i64| cells.get(&(start + i * step)).filter(|cell| cell.step == step);
     (0..).take(count).map(|i| at(i).and_then(|cell| cell.value)).collect()
+}
+
+/// Adds to what is covered, disjoint and ascending.
+fn cover(covered: &mut BTreeMap<i64, i64>, mut start: i64, mut end: i64) {
+    let touching: Vec<i64> = covered.range(..=end).filter(|(_, e)| **e >= start).map(|(s, _)| *s).collect();
+    for s in touching {
+        if let Some(e) = covered.remove(&s) {
+            (start, end) = (start.min(s), end.max(e));
+        }
+    }
+    covered.insert(start, end);
+}
+
+fn covers(covered: &BTreeMap<i64, i64>, start: i64, end: i64) -> bool {
+    covered.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
 }
 
 const fn floor(ms: i64, step: i64) -> i64 {
@@ -441,6 +471,7 @@ pub(crate) mod tests {
             neighbours: vec![],
             problems: vec![],
             objectives: vec![],
+            waits: vec![],
         }
     }
 

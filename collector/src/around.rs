@@ -31,10 +31,15 @@ impl Surroundings {
     pub(crate) const NONE: Self =
         Self { bystanders: Vec::new(), problems: Vec::new(), objectives: Vec::new() };
 
-    /// The other services as a batch of a window in one step carries them.
-    pub(crate) fn neighbours(&self, window: Window, resolution: Duration) -> Vec<Neighbour> {
+    /// The other services as a batch of a window in one step carries them, with some metrics or with all.
+    pub(crate) fn neighbours(
+        &self,
+        (window, resolution): (Window, Duration),
+        some: Option<&[String]>,
+    ) -> Vec<Neighbour> {
         let of = |(one, deployed_at): &(Bystander, Option<Timestamp>)| {
-            let chunk = one.chunks.iter().find(|chunk| chunk.resolution == resolution)?.slice(window)?;
+            let mut chunk = one.chunks.iter().find(|chunk| chunk.resolution == resolution)?.slice(window)?;
+            chunk.series.retain(|series| some.is_none_or(|some| some.contains(&series.metric)));
             Some(Neighbour {
                 service: one.service.clone(),
                 relation: one.relation,
@@ -163,10 +168,12 @@ mod tests {
             chunks: vec![chunk],
         };
         let around = Surroundings { bystanders: vec![(bystander, Some(at(-9)))], ..Surroundings::NONE };
-        let told = around.neighbours(window(1, 3), minute);
+        let told = around.neighbours((window(1, 3), minute), None);
         assert_eq!((told.len(), told[0].deployed_at), (1, Some(at(-9))));
         assert_eq!(told[0].series[0].samples, [Some(2.0), Some(3.0)]);
-        assert_eq!(around.neighbours(window(1, 3), 5 * minute), []);
-        assert_eq!(around.neighbours(window(2, 5), minute), []);
+        assert_eq!(around.neighbours((window(1, 3), 5 * minute), None), []);
+        assert_eq!(around.neighbours((window(2, 5), minute), None), []);
+        let some = around.neighbours((window(1, 3), minute), Some(&["errors".to_owned()]));
+        assert_eq!(some[0].series, [], "the others come with their own batch");
     }
 }

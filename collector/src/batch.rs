@@ -6,9 +6,10 @@ use crate::source::Chunk;
 use anyhow::Context as _;
 use bytes::Bytes;
 use prost::Message as _;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use vouch_proto::envelope::PROTOBUF;
-use vouch_proto::{Series, SeriesBatch, SourceError, Timestamp, Window, subject, v1};
+use vouch_proto::{Series, SeriesBatch, SourceError, Timestamp, Wait, Window, subject, v1};
 use vouch_service::nats::{Nats, headers};
 use vouch_service::publish::publish;
 
@@ -33,6 +34,10 @@ pub(crate) struct Delivery<'a> {
     pub(crate) chunks: &'a [Chunk],
     pub(crate) errors: &'a [SourceError],
     pub(crate) around: &'a Surroundings,
+    /// What is waited for.
+    pub(crate) waits: &'a [Wait],
+    /// The metrics that it is about; `None` for all of the template.
+    pub(crate) some: Option<&'a [String]>,
 }
 
 /// How the window stands once the batch is published.
@@ -63,18 +68,20 @@ impl Stamp<'_> {
             neighbours: Vec::new(),
             problems: Vec::new(),
             objectives: Vec::new(),
+            waits: Vec::new(),
         }
     }
 
     /// The batches of a window: the parts of every chunk, numbered through. Without a chunk, one that says why.
     pub(crate) fn batches(&self, delivery: Delivery<'_>, standing: Standing) -> Vec<SeriesBatch> {
-        let Delivery { window, chunks, errors, around } = delivery;
+        let Delivery { window, chunks, errors, around, waits, some } = delivery;
         let mut windows: Vec<Window> = chunks.iter().map(|c| c.window).collect();
         windows.sort_unstable();
         windows.dedup();
         if windows.is_empty() {
             let errors = errors.to_vec();
-            return vec![SeriesBatch { errors, ..self.empty(window, MINUTE, standing) }];
+            let waits = waits.to_vec();
+            return vec![SeriesBatch { errors, waits, ..self.empty(window, MINUTE, standing) }];
         }
         let mut all = Vec::new();
         for window in windows {
@@ -85,9 +92,10 @@ impl Stamp<'_> {
                     SeriesBatch {
                         series: chunk.series.clone(),
                         errors: errors.to_vec(),
-                        neighbours: around.neighbours(window, chunk.resolution),
+                        neighbours: around.neighbours((window, chunk.resolution), some),
                         problems: around.problems.clone(),
                         objectives: around.objectives.clone(),
+                        waits: waits.to_vec(),
                         ..batch
                     }
                     .into_parts()
@@ -102,19 +110,30 @@ impl Stamp<'_> {
         all
     }
 
-    /// The batch that says why nothing could be read; its watermark stays where the collection is.
+    /// The batch that says why nothing could be read; its watermark stays before it.
     pub(crate) fn outage(&self, window: Window, errors: Vec<SourceError>, reached: Timestamp) -> SeriesBatch {
-        let standing = Standing { watermark: reached, is_final: false, revision: 0 };
+        let standing = Standing { watermark: reached.min(window.start()), is_final: false, revision: 0 };
         SeriesBatch { errors, ..self.empty(window, MINUTE, standing) }
     }
 }
 
-/// Publishes a batch and waits for its acknowledgement. An outage is told every minute, so its minute is in the identity.
+/// What tells a batch from others of its window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sort<'a> {
+    /// All metrics of the template.
+    Whole,
+    /// Some of them.
+    Some(&'a [String]),
+    /// None: it says why. It is told every minute.
+    Outage,
+}
+
+/// Publishes a batch and waits for its acknowledgement.
 pub(crate) async fn send(
     nats: &Nats,
     record: &CollectionRecord,
     batch: SeriesBatch,
-    outage: bool,
+    sort: Sort<'_>,
 ) -> anyhow::Result<()> {
     let subject = subject::series(&batch.environment, &batch.service);
     let mut id = format!(
@@ -128,8 +147,17 @@ pub(crate) async fn send(
     if batch.is_final {
         id += "/final";
     }
-    if outage {
-        id += &format!("/e{}", batch.collected_at.as_millis().div_euclid(vouch_proto::time::MINUTE_MS));
+    match sort {
+        Sort::Whole => {}
+        Sort::Some(metrics) => {
+            let mut hash = Fnv::default();
+            metrics.iter().for_each(|metric| hash.text(metric));
+            id += &format!("/m{:x}", hash.0);
+        }
+        Sort::Outage => {
+            let minute = batch.collected_at.as_millis().div_euclid(vouch_proto::time::MINUTE_MS);
+            id += &format!("/e{minute}");
+        }
     }
     let mut pairs = vec![
         ("ce-specversion", "1.0".to_owned()),
@@ -146,33 +174,58 @@ pub(crate) async fn send(
     publish(nats, subject, headers(pairs), body).await.with_context(|| format!("batch {id}"))
 }
 
-/// Tells whether series changed between two readings: FNV-1a over names and samples.
-pub(crate) fn digest(chunks: &[Chunk]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut eat = |bytes: &[u8]| {
+/// FNV-1a.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn eat(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-    };
-    let mut series: Vec<(&Chunk, &Series)> =
-        chunks.iter().flat_map(|c| c.series.iter().map(move |s| (c, s))).collect();
-    series.sort_by(|(_, a), (_, b)| (&a.metric, &a.host).cmp(&(&b.metric, &b.host)));
-    for (chunk, series) in series {
-        eat(&chunk.resolution.as_secs().to_be_bytes());
-        eat(series.metric.as_bytes());
-        eat(&[0]);
-        eat(series.host.as_deref().unwrap_or_default().as_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.eat(text.as_bytes());
+        self.eat(&[0]);
+    }
+
+    fn series(&mut self, resolution: Duration, series: &Series) {
+        self.eat(&resolution.as_secs().to_be_bytes());
+        self.text(&series.metric);
+        self.eat(series.host.as_deref().unwrap_or_default().as_bytes());
         for sample in &series.samples {
             match sample {
-                None => eat(&[0]),
+                None => self.eat(&[0]),
                 Some(value) => {
-                    eat(&[1]);
-                    eat(&value.to_bits().to_be_bytes());
+                    self.eat(&[1]);
+                    self.eat(&value.to_bits().to_be_bytes());
                 }
             }
         }
     }
-    hash
+}
+
+/// Tells whether series changed between two readings, all and those of each metric, by names and samples.
+pub(crate) fn digests(chunks: &[Chunk], metrics: &[String]) -> (u64, BTreeMap<String, u64>) {
+    let mut series: Vec<(Duration, &Series)> =
+        chunks.iter().flat_map(|c| c.series.iter().map(|s| (c.resolution, s))).collect();
+    series.sort_by(|(_, a), (_, b)| (&a.metric, &a.host).cmp(&(&b.metric, &b.host)));
+    let mut all = Fnv::default();
+    let mut each: BTreeMap<&str, Fnv> =
+        metrics.iter().map(|metric| (metric.as_str(), Fnv::default())).collect();
+    for (resolution, series) in series {
+        all.series(resolution, series);
+        if let Some(own) = each.get_mut(series.metric.as_str()) {
+            own.series(resolution, series);
+        }
+    }
+    (all.0, each.into_iter().map(|(metric, hash)| (metric.to_owned(), hash.0)).collect())
 }
 
 #[cfg(test)]
@@ -195,7 +248,7 @@ mod tests {
 
     fn delivery<'a>(window: Window, chunks: &'a [Chunk], errors: &'a [SourceError]) -> Delivery<'a> {
         static NOTHING: Surroundings = Surroundings::NONE;
-        Delivery { window, chunks, errors, around: &NOTHING }
+        Delivery { window, chunks, errors, around: &NOTHING, waits: &[], some: None }
     }
 
     fn standing(minute: i64) -> Standing {
@@ -229,16 +282,20 @@ mod tests {
             at(4),
         );
         assert_eq!((outage.watermark, outage.errors[0].retryable), (at(4), true));
+        let again = stamp.outage(window(2, 4), vec![], at(4));
+        assert!(again.watermark < again.window.end(), "it delivers nothing");
         SeriesBatch::try_from(v1::SeriesBatch::from(outage)).unwrap();
     }
 
     #[test]
     fn a_digest_sees_every_change_and_no_order() {
-        let one = |samples: &[Option<f64>]| digest(&[chunk(60, window(0, 2), "a", samples)]);
+        let names = ["a".to_owned(), "b".to_owned()];
+        let one = |samples: &[Option<f64>]| digests(&[chunk(60, window(0, 2), "a", samples)], &names);
         let base = one(&[Some(1.0), None]);
-        assert_ne!(base, one(&[Some(1.0), Some(0.0)]));
-        assert_ne!(base, one(&[Some(1.0 + f64::EPSILON), None]));
+        let other = one(&[Some(1.0), Some(0.0)]);
+        assert!(base.0 != other.0 && base.1["a"] != other.1["a"] && base.1["b"] == other.1["b"]);
+        assert_ne!(base.0, one(&[Some(1.0 + f64::EPSILON), None]).0);
         let (a, b) = (chunk(60, window(0, 1), "a", &[None]), chunk(60, window(0, 1), "b", &[None]));
-        assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[b, a]));
+        assert_eq!(digests(&[a.clone(), b.clone()], &names), digests(&[b, a], &names));
     }
 }

@@ -11,12 +11,16 @@ mod consumer;
 mod intake;
 mod logs;
 pub mod metrics;
+mod progress;
 pub mod propose;
 pub mod record;
+mod round;
 pub mod rules;
 pub mod schedule;
 pub mod source;
 mod supervisor;
+mod timing;
+pub mod watermark;
 
 pub use check::{Finding, check};
 pub use config::CollectorSettings;
@@ -34,13 +38,13 @@ use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
 use crate::source::logs::LogSource;
 use crate::source::tenants::Tenants;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use vouch_proto::Name;
 use vouch_proto::subject::{
     CATALOGUE_BUCKET, COLLECTION_BUCKET, DEPLOYMENT_BUCKET, LOG_BUCKET, SCAN_BUCKET, VERIFICATION_BUCKET,
 };
 use vouch_service::clock::SharedClock;
-use vouch_service::lease::Leases;
+use vouch_service::lease::{Leases, Owned};
 use vouch_service::nats::Nats;
 use vouch_service::run::Context;
 
@@ -54,11 +58,13 @@ const KIND: &str = "collector";
 pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     metrics.register(&context.health);
+    let (leases, owned) = Leases::join(&context.nats, KIND, context.health.clone()).await?;
     let mut sources: Vec<(Option<Name>, Arc<dyn MetricSource>)> = Vec::new();
     let mut log_sources: LogSources = Vec::new();
     for tenant in &settings.tenants {
-        let source =
-            Arc::new(Dynatrace::new(tenant, context.clock.clone(), context.health.clone(), metrics.clone())?);
+        let (clock, health) = (context.clock.clone(), context.health.clone());
+        let source = Dynatrace::new(tenant, clock, health, metrics.clone())?;
+        let source = Arc::new(source.among(leases.replicas()));
         let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
         context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
         if tenant.logs.source != LogSourceKind::Off {
@@ -73,7 +79,8 @@ pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Res
             Arc::new(Tenants::new(held.collect()))
         }
     };
-    build_all(settings, context, (source, log_sources), metrics).await
+    let sources = (source, log_sources);
+    build_all(settings, context, (sources, metrics), (leases, owned)).await
 }
 
 /// Starts the collector's tasks against any source.
@@ -86,19 +93,22 @@ pub async fn build_with(
     source: Arc<dyn MetricSource>,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
-    build_all(settings, context, (source, Vec::new()), metrics).await
+    let shares = Leases::join(&context.nats, KIND, context.health.clone()).await?;
+    build_all(settings, context, ((source, Vec::new()), metrics), shares).await
 }
 
 /// The tenants whose logs are read.
 type LogSources = Vec<(TenantSettings, Arc<dyn LogSource>)>;
+/// Where series and lines of logs come from.
+type Sources = (Arc<dyn MetricSource>, LogSources);
 
 async fn build_all(
     settings: CollectorSettings,
     context: Context,
-    (source, log_sources): (Arc<dyn MetricSource>, LogSources),
-    metrics: Metrics,
+    ((source, log_sources), metrics): (Sources, Metrics),
+    (leases, owned): (Leases, Owned),
 ) -> anyhow::Result<()> {
-    let Context { nats, clock, tasks, health } = context;
+    let Context { nats, clock, tasks, health: _ } = context;
     let stop = tasks.stop().clone();
     let collections = nats.bucket(&COLLECTION_BUCKET).await?;
     let verifications = nats.bucket(&VERIFICATION_BUCKET).await?;
@@ -111,7 +121,6 @@ async fn build_all(
         collections: collections.clone(),
         catalogue: nats.bucket(&CATALOGUE_BUCKET).await?,
     };
-    let (leases, owned) = Leases::join(&nats, KIND, health).await?;
     let naming = |tenant: &TenantSettings| {
         let TenantSettings { name, environment, services: mappings, rules, .. } = tenant.clone();
         (name, Naming { environment, mappings, rules })
@@ -138,6 +147,7 @@ async fn build_all(
         source,
         source_names: settings.tenants.iter().map(|t| (t.environment.clone(), t.name.clone())).collect(),
         pace: settings.pace,
+        watermarks: Mutex::new(settings.watermarks),
         templates: settings.templates,
         collections,
         verifications,

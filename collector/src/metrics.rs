@@ -5,9 +5,16 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vouch_service::health::Health;
+
+/// Most metrics that have labels of their own.
+const MOST_LABELS: usize = 200;
+/// The label of all others.
+const OTHER_METRICS: &str = "other";
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CallLabels {
@@ -18,6 +25,23 @@ struct CallLabels {
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct FailureLabels {
     failure: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PurposeLabels {
+    tenant: String,
+    purpose: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MetricLabels {
+    tenant: String,
+    metric: String,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -49,11 +73,6 @@ struct ScanLabels {
     purpose: String,
 }
 
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TenantLabels {
-    tenant: String,
-}
-
 /// The collector's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -75,6 +94,14 @@ pub struct Metrics {
     log_lag: Histogram,
     scanned: Family<ScanLabels, Counter>,
     scan_budget: Family<TenantLabels, Gauge<f64, AtomicU64>>,
+    waiting: Family<PurposeLabels, Gauge>,
+    share: Family<TenantLabels, Gauge>,
+    /// The metrics that have labels of their own.
+    labelled: Arc<Mutex<BTreeSet<String>>>,
+    settle: Family<MetricLabels, Gauge<f64, AtomicU64>>,
+    watermark: Family<MetricLabels, Gauge<f64, AtomicU64>>,
+    rereads: Family<MetricLabels, Counter>,
+    revised: Family<MetricLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -98,6 +125,13 @@ impl Default for Metrics {
             log_lag: Histogram::new(exponential_buckets(0.5, 2.0, 12)),
             scanned: Family::default(),
             scan_budget: Family::default(),
+            waiting: Family::default(),
+            share: Family::default(),
+            labelled: Arc::default(),
+            settle: Family::default(),
+            watermark: Family::default(),
+            rereads: Family::default(),
+            revised: Family::default(),
         }
     }
 }
@@ -117,6 +151,18 @@ impl Metrics {
             r.register("lag_seconds", "From a minute being settled to its being published", self.lag.clone());
             let concurrency = "Calls at once that the source is asked at most, now";
             r.register("source_concurrency", concurrency, self.concurrency.clone());
+            let waiting = "Calls that wait for their turn, by what they are for";
+            r.register("source_waiting_calls", waiting, self.waiting.clone());
+            let share = "Calls a minute that are this replica's share of the budget; 0 for no budget";
+            r.register("source_calls_per_minute", share, self.share.clone());
+            let settle = "How long after its end a minute of a metric is waited for";
+            r.register("settle_seconds", settle, self.settle.clone());
+            let watermark = "How long after its end the newest minute of a metric was published";
+            r.register("watermark_lag_seconds", watermark, self.watermark.clone());
+            let rereads = "Minutes of a metric that were read once more";
+            r.register("reread_minutes", rereads, self.rereads.clone());
+            let revised = "Minutes of a metric that had changed when they were read once more";
+            r.register("revised_minutes", revised, self.revised.clone());
             let skew = "By how much the source's clock is ahead of the machine's";
             r.register("source_clock_skew_seconds", skew, self.skew.clone());
             r.register("webhook_calls", "Calls of webhooks by status", self.webhooks.clone());
@@ -178,6 +224,48 @@ impl Metrics {
     /// Notes how many calls at once the source is asked.
     pub(crate) fn concurrency(&self, calls: usize) {
         self.concurrency.set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many calls wait for a purpose, and how many a minute are this replica's share.
+    pub(crate) fn turns(
+        &self,
+        tenant: &str,
+        purpose: &'static str,
+        (waiting, share): (usize, Option<usize>),
+    ) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let labels = PurposeLabels { tenant: tenant.to_owned(), purpose };
+        self.waiting.get_or_create(&labels).set(gauge(waiting));
+        let labels = TenantLabels { tenant: tenant.to_owned() };
+        self.share.get_or_create(&labels).set(share.map_or(0, gauge));
+    }
+
+    /// The labels of a metric; those of too many share one.
+    fn labels(&self, tenant: &str, metric: &str) -> MetricLabels {
+        let mut labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = labelled.contains(metric);
+        let metric = if is_known || labelled.len() < MOST_LABELS { metric } else { OTHER_METRICS };
+        if !is_known {
+            labelled.insert(metric.to_owned());
+        }
+        MetricLabels { tenant: tenant.to_owned(), metric: metric.to_owned() }
+    }
+
+    /// Notes how long minutes of a metric are waited for.
+    pub(crate) fn settle(&self, tenant: &str, metric: &str, settle: Duration) {
+        self.settle.get_or_create(&self.labels(tenant, metric)).set(settle.as_secs_f64());
+    }
+
+    /// Notes how long after its end a minute of a metric was published.
+    pub(crate) fn watermark(&self, tenant: &str, metric: &str, lag: Duration) {
+        self.watermark.get_or_create(&self.labels(tenant, metric)).set(lag.as_secs_f64());
+    }
+
+    /// Notes that a minute of a metric was read once more, and whether it had changed.
+    pub(crate) fn reread(&self, tenant: &str, metric: &str, changed: bool) {
+        let labels = self.labels(tenant, metric);
+        self.rereads.get_or_create(&labels).inc();
+        self.revised.get_or_create(&labels).inc_by(u64::from(changed));
     }
 
     /// Notes by how many seconds the source's clock is ahead of the machine's.

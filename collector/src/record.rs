@@ -1,5 +1,7 @@
 //! The collection record: what one verification still needs, kept in a bucket so that any replica can go on with it.
 
+pub use crate::progress::{Ahead, Progress, Published, cover, uncovered};
+
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use vouch_proto::{Name, Strategy, Timestamp, Window};
@@ -42,37 +44,6 @@ pub struct CollectionRecord {
     /// How far it is.
     #[serde(default)]
     pub progress: Progress,
-}
-
-/// What has been published. A takeover goes on from here.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Progress {
-    /// Reference windows that have been read, merged, ascending.
-    #[serde(default)]
-    pub baseline: Vec<Window>,
-    /// The verification window has been read up to here.
-    #[serde(default)]
-    pub collected_until: Option<Timestamp>,
-    /// Windows that will be read once more.
-    #[serde(default)]
-    pub to_reread: Vec<Published>,
-    /// Step of the source, where it is coarser than a minute.
-    #[serde(default)]
-    pub step_seconds: Option<u64>,
-    /// Nothing is left to do.
-    #[serde(default)]
-    pub done: bool,
-}
-
-/// A published window of the verification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Published {
-    /// What it covers.
-    pub window: Window,
-    /// Its latest revision.
-    pub revision: u32,
-    /// Digest of its series, to see whether they changed.
-    pub digest: u64,
 }
 
 impl CollectionRecord {
@@ -119,43 +90,10 @@ impl CollectionRecord {
     }
 }
 
-/// Adds a window to merged, ascending ones.
-pub fn cover(covered: &mut Vec<Window>, window: Window) {
-    covered.push(window);
-    covered.sort_unstable();
-    let mut merged: Vec<Window> = Vec::with_capacity(covered.len());
-    for window in covered.drain(..) {
-        match merged.last_mut() {
-            Some(last) if window.start() <= last.end() => {
-                if let Ok(longer) = Window::new(last.start(), last.end().max(window.end())) {
-                    *last = longer;
-                }
-            }
-            Some(_) | None => merged.push(window),
-        }
-    }
-    *covered = merged;
-}
-
-/// What is left of a window, oldest first, given merged, ascending ones.
-#[must_use]
-pub fn uncovered(window: Window, covered: &[Window]) -> Vec<Window> {
-    let mut left = Vec::new();
-    let mut from = window.start();
-    for done in covered {
-        if done.end() > from && done.start() < window.end() {
-            left.extend(Window::new(from, done.start()));
-            from = done.end();
-        }
-    }
-    left.extend(Window::new(from, window.end()));
-    left
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use proptest::prelude::{prop_assert, proptest};
+    use std::collections::BTreeMap;
     use std::path::Path;
 
     pub(crate) fn at(minute: i64) -> Timestamp {
@@ -193,9 +131,16 @@ pub(crate) mod tests {
             progress: Progress {
                 baseline: vec![window(-60, 0)],
                 collected_until: Some(at(5)),
-                to_reread: vec![Published { window: window(4, 5), revision: 0, digest: 17 }],
+                to_reread: vec![Published {
+                    window: window(4, 5),
+                    revision: 0,
+                    digest: 17,
+                    digests: BTreeMap::new(),
+                    rereads: 0,
+                }],
                 step_seconds: Some(300),
                 done: false,
+                ahead: BTreeMap::new(),
             },
             ..record()
         };
@@ -227,34 +172,5 @@ pub(crate) mod tests {
         assert_eq!((waiting.traffic_at, waiting.aborted), (Some(at(3)), true));
         assert_eq!(waiting.progress.baseline.len(), 1);
         assert!(!waiting.is_open());
-    }
-
-    #[test]
-    fn what_is_covered_is_not_asked_again() {
-        let mut covered = vec![];
-        for (from, to) in [(10, 20), (0, 5), (5, 7), (18, 25)] {
-            cover(&mut covered, window(from, to));
-        }
-        assert_eq!(covered, [window(0, 7), window(10, 25)]);
-        assert_eq!(uncovered(window(-5, 30), &covered), [window(-5, 0), window(7, 10), window(25, 30)]);
-        assert_eq!(uncovered(window(1, 6), &covered), []);
-    }
-
-    proptest! {
-        #[test]
-        fn covering_what_is_left_leaves_nothing(
-            done in proptest::collection::vec((0_i64..50, 1_i64..20), 0..6), from in 0_i64..40, length in 1_i64..30
-        ) {
-            let mut covered = vec![];
-            for (start, minutes) in done {
-                cover(&mut covered, window(start, start + minutes));
-            }
-            let wanted = window(from, from + length);
-            for piece in uncovered(wanted, &covered) {
-                prop_assert!(wanted.start() <= piece.start() && piece.end() <= wanted.end());
-                cover(&mut covered, piece);
-            }
-            prop_assert!(uncovered(wanted, &covered).is_empty());
-        }
     }
 }

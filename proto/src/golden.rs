@@ -72,6 +72,7 @@ fn batch() -> SeriesBatch {
         neighbours: vec![],
         problems: vec![],
         objectives: vec![],
+        waits: vec![],
     }
 }
 
@@ -129,6 +130,17 @@ fn log_batch() -> crate::LogBatch {
         end: Some(crate::LogEnd { state: crate::LogState::Partial(gap, 40), lines: 900 }),
         collected_at: start.plus_minutes(3),
     }
+}
+
+fn batch_with_waits() -> SeriesBatch {
+    let batch = batch();
+    let wait = crate::Wait {
+        metric: "queue_length".into(),
+        until: batch.window.end().plus_minutes(10),
+        late_by: std::time::Duration::from_secs(600),
+        is_missing: true,
+    };
+    SeriesBatch { waits: vec![wait], ..batch }
 }
 
 /// Reads both files and writes them again; a missing file is written, and the test fails so that it is committed.
@@ -215,6 +227,11 @@ fn series_batch_of_instances_message() {
     };
     batch.series.push(old);
     check("series_batch_of_instances", &v1::SeriesBatch::from(batch));
+}
+
+#[test]
+fn series_batch_with_waits_message() {
+    check("series_batch_with_waits", &v1::SeriesBatch::from(batch_with_waits()));
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub mod template;
 pub mod time;
 mod verdict;
 mod vocabulary;
+mod wait;
 mod wire_timestamp;
 
 /// The generated messages and the gRPC service, package `vouch.v1`.
@@ -66,4 +67,5 @@ pub use verdict::{Cause, MetricResult, Verdict};
 pub use vocabulary::{
     Classification, Direction, OnNoData, Outcome, Relation, Sensitivity, Strategy, UnknownWord,
 };
+pub use wait::Wait;
 pub use wire_timestamp::WireTimestamp;

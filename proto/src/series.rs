@@ -1,7 +1,9 @@
 //! Collected series: facts about a service in a window, with explicit gaps.
 
 use crate::convert::text;
-use crate::{HostGroup, Invalid, Name, Neighbour, Objective, Problem, Relation, Timestamp, Window, time, v1};
+use crate::{
+    HostGroup, Invalid, Name, Neighbour, Objective, Problem, Relation, Timestamp, Wait, Window, time, v1,
+};
 use std::time::Duration;
 
 /// Name of the error that says: the source keeps this window too coarsely, now and for ever.
@@ -80,6 +82,8 @@ pub struct SeriesBatch {
     pub problems: Vec<Problem>,
     /// Objectives of the service as they stood.
     pub objectives: Vec<Objective>,
+    /// Metrics that come later than the others, or later than usual.
+    pub waits: Vec<Wait>,
 }
 
 impl TryFrom<v1::SeriesBatch> for SeriesBatch {
@@ -123,6 +127,10 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
         for (i, one) in b.objectives.into_iter().enumerate() {
             objectives.extend(invalid.check(&format!("objectives[{i}]"), Objective::try_from(one)));
         }
+        let mut waits = Vec::with_capacity(b.waits.len());
+        for (i, one) in b.waits.into_iter().enumerate() {
+            waits.extend(invalid.check(&format!("waits[{i}]"), Wait::try_from(one)));
+        }
         invalid.into_result().map(|()| Self {
             environment,
             service,
@@ -141,6 +149,7 @@ impl TryFrom<v1::SeriesBatch> for SeriesBatch {
             neighbours,
             problems,
             objectives,
+            waits,
         })
     }
 }
@@ -291,6 +300,7 @@ impl From<SeriesBatch> for v1::SeriesBatch {
             neighbours: b.neighbours.into_iter().map(Into::into).collect(),
             problems: b.problems.into_iter().map(Into::into).collect(),
             objectives: b.objectives.into_iter().map(Into::into).collect(),
+            waits: b.waits.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -366,6 +376,7 @@ mod tests {
             neighbours: vec![],
             problems: vec![],
             objectives: vec![],
+            waits: vec![],
         }
     }
 

@@ -87,14 +87,14 @@ pub const EVIDENCE: StreamSpec =
 pub const ACTIONS: StreamSpec =
     stream!("VOUCH_ACTION", "vouch.v1.action.>", "What was done about verdicts", 365 days, 4 GiB, -1);
 /// CDEvents of others.
-pub const CDEVENTS: StreamSpec =
-    stream!("VOUCH_CDEVENT", "vouch.v1.cdevent.>", "CDEvents that others publish", 7 days, 1 GiB, -1);
+pub const CHANGES: StreamSpec =
+    stream!("VOUCH_CHANGE", "vouch.v1.change.>", "CDEvents that others publish", 7 days, 1 GiB, -1);
 /// What could not be decoded or handled.
 pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead-letter.>", "Messages that could not be used", 30 days, 1 GiB, -1);
 
 /// Every stream.
 pub const STREAMS: [StreamSpec; 9] =
-    [DEPLOYMENTS, SERIES, LOGS, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, CDEVENTS, DEAD_LETTERS];
+    [DEPLOYMENTS, SERIES, LOGS, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, CHANGES, DEAD_LETTERS];
 
 const fn bucket(name: &'static str, description: &'static str, max_age: Duration) -> BucketSpec {
     BucketSpec { name, description, max_age }
@@ -152,7 +152,7 @@ const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pendin
 /// The collectors' share of the deployments.
 pub const COLLECTOR_DEPLOYMENTS: ConsumerSpec = consumer("collector-deployments", DEPLOYMENTS.name, 30, 256);
 /// The collectors' share of the CDEvents.
-pub const COLLECTOR_CDEVENTS: ConsumerSpec = consumer("collector-cdevents", CDEVENTS.name, 30, 64);
+pub const COLLECTOR_CHANGES: ConsumerSpec = consumer("collector-changes", CHANGES.name, 30, 64);
 /// The deployments that collectors write into their sources.
 pub const COLLECTOR_ANNOTATIONS: ConsumerSpec = consumer("collector-annotations", DEPLOYMENTS.name, 60, 64);
 /// The analyzers' share of the deployments.
@@ -166,7 +166,7 @@ pub const ANALYZER_SERIES: &str = "analyzer-series";
 pub const CONSUMERS: [ConsumerSpec; 5] = [
     COLLECTOR_DEPLOYMENTS,
     COLLECTOR_ANNOTATIONS,
-    COLLECTOR_CDEVENTS,
+    COLLECTOR_CHANGES,
     ANALYZER_DEPLOYMENTS,
     NOTIFIER_VERDICTS,
 ];

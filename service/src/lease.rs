@@ -26,6 +26,9 @@ const CONDITION: &str = "leases";
 /// The partitions that this replica owns now.
 pub type Owned = watch::Receiver<BTreeSet<u32>>;
 
+/// How many replicas of its kind live, this one among them.
+pub type Replicas = watch::Receiver<usize>;
+
 /// A name for this replica: host, process and a unique suffix of its connection.
 #[must_use]
 fn member_name(nats: &Nats) -> String {
@@ -57,6 +60,7 @@ pub struct Leases {
     member: String,
     health: Health,
     owned: watch::Sender<BTreeSet<u32>>,
+    replicas: watch::Sender<usize>,
 }
 
 impl Leases {
@@ -68,7 +72,25 @@ impl Leases {
         let store = nats.bucket(&LEASE_BUCKET).await?;
         let (owned, receiver) = watch::channel(BTreeSet::new());
         health.fails(CONDITION, "no lease has been taken yet");
-        Ok((Self { store, kind, member: member_name(nats), health, owned }, receiver))
+        let (replicas, _) = watch::channel(1);
+        let leases = Self { store, kind, member: member_name(nats), health, owned, replicas };
+        // Whoever shares something with the others knows from the first moment on how many they are.
+        leases.announce().await?;
+        leases.survey().await?;
+        Ok((leases, receiver))
+    }
+
+    /// How many replicas live; as it was last known while NATS is away.
+    #[must_use]
+    pub fn replicas(&self) -> Replicas {
+        self.replicas.subscribe()
+    }
+
+    /// Says that this replica lives.
+    async fn announce(&self) -> anyhow::Result<()> {
+        let me = Bytes::from(self.member.clone());
+        self.store.put(subject::member_key(self.kind, &self.member), me).await?;
+        Ok(())
     }
 
     /// Renews, takes and gives back leases until `stop`, then gives all back.
@@ -109,8 +131,7 @@ impl Leases {
     }
 
     async fn renew(&self) -> anyhow::Result<BTreeSet<u32>> {
-        let me = Bytes::from(self.member.clone());
-        self.store.put(subject::member_key(self.kind, &self.member), me.clone()).await?;
+        self.announce().await?;
         let (members, owners) = self.survey().await?;
         let claims = (0..PARTITIONS).map(|partition| {
             let wanted = preferred_owner(partition, &members) == Some(&self.member);
@@ -159,6 +180,7 @@ impl Leases {
                 break;
             }
         }
+        self.replicas.send_if_modified(|now| std::mem::replace(now, members.len()) != members.len());
         Ok((members, owners))
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use vouch_proto::announce::happened_at;
-use vouch_proto::subject::COLLECTOR_CDEVENTS;
+use vouch_proto::subject::COLLECTOR_CHANGES;
 use vouch_service::nats::{Nats, header};
 
 /// Who told of what comes this way.
@@ -24,7 +24,7 @@ pub(crate) struct Topic {
 
 /// Reads events until `stop`.
 pub(crate) async fn run(nats: Nats, topic: Topic, stop: CancellationToken) -> anyhow::Result<()> {
-    consumer::run(&nats, &COLLECTOR_CDEVENTS, &topic, stop).await
+    consumer::run(&nats, &COLLECTOR_CHANGES, &topic, stop).await
 }
 
 #[async_trait]

@@ -12,12 +12,15 @@ pub use tenant::{ServiceMapping, TenantSettings};
 use self::rules::rule;
 use self::tenant::tenant;
 use crate::schedule::Pace;
+use crate::watermark::{Limits, Override, Watermarks};
 use std::time::Duration;
-use vouch_proto::{Invalid, Templates};
+use vouch_proto::{Glob, Invalid, Templates};
 use vouch_service::settings::Section;
 use vouch_service::templates::read_templates;
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// Later than this nothing is learned, where the settings do not say: with `give_up_after` what the analyzer waits for.
+const LONGEST_SETTLE: Duration = Duration::from_secs(5 * 60);
 /// Most tenants of one collector.
 const MOST_TENANTS: usize = 50;
 
@@ -28,6 +31,8 @@ pub struct CollectorSettings {
     pub tenants: Vec<TenantSettings>,
     /// How patient it is.
     pub pace: Pace,
+    /// How late the metrics are, as far as the settings say.
+    pub watermarks: Watermarks,
     /// What verifications can name.
     pub templates: Templates,
     /// Most other services that are looked at around one that is deployed; 0 looks at none.
@@ -51,6 +56,7 @@ impl CollectorSettings {
             reread_after: section.duration("reread_after", default.reread_after, MINUTE..=60 * MINUTE),
             give_up_after: section.duration("give_up_after", default.give_up_after, MINUTE..=180 * MINUTE),
         };
+        let watermarks = watermarks(&mut section, &pace, invalid);
         if pace.give_up_after < pace.reread_after {
             section.refuse(
                 "give_up_after",
@@ -67,8 +73,37 @@ impl CollectorSettings {
             let message = "needs to know the versions; give a rule in `services` a `version`, e.g. property:releasesVersion";
             invalid.push("changes.dynatrace.releases", message);
         }
-        Self { tenants, pace, templates, neighbours, changes }
+        Self { tenants, pace, watermarks, templates, neighbours, changes }
     }
+}
+
+/// How late metrics are at most taken to be, and those of which it is set.
+fn watermarks(section: &mut Section<'_>, pace: &Pace, invalid: &mut Invalid) -> Watermarks {
+    let longest =
+        section.duration("longest_settle", LONGEST_SETTLE.max(pace.settle), Duration::ZERO..=60 * MINUTE);
+    if longest < pace.settle {
+        let message = format!("{longest:?} is shorter than settle ({:?}); make it longer", pace.settle);
+        section.refuse("longest_settle", message);
+    }
+    let mut overrides = Vec::new();
+    for mut one in section.sections("watermarks") {
+        let missing = |one: &mut Section<'_>, key: &'static str, what: &str| {
+            if one.raw(key).is_none() {
+                one.refuse(key, format!("is missing; {what}"));
+            }
+        };
+        missing(
+            &mut one,
+            "metric",
+            "give a metric's key in Dynatrace, or its name in a template; * stands for any text",
+        );
+        missing(&mut one, "settle", "say how long after its end a minute of it is complete, e.g. 8m");
+        let metric: Option<Glob> = one.parsed("metric");
+        let settle = one.duration("settle", pace.settle, Duration::ZERO..=60 * MINUTE);
+        overrides.extend(metric.map(|metric| Override { metric, settle }));
+        one.finish(invalid);
+    }
+    Watermarks::new(Limits { least: pace.settle, longest }, overrides)
 }
 
 /// The tenants: one, which `collector` itself describes, or those in `collector.tenants`.
@@ -133,7 +168,7 @@ mod tests {
     fn everything_wrong_is_named_at_once() {
         let (_, said) = read(
             "collector:\n  neighbours: 21\n  url: https://abc.apps.dynatrace.com\n  token_file: /nowhere\n  settle: 2h\n  reread_after: 9m\n  \
-             concurrency: 0\n  environment: ''\n  oops: 1\n  services:\n  - {service: a}\n  - {entity_id: HOST-1}\n  \
+             longest_settle: 90s\n  watermarks: [{metric: a}, {settle: 2h, oops: 1}]\n  concurrency: 0\n  calls_per_minute: 0\n  environment: ''\n  oops: 1\n  services:\n  - {service: a}\n  - {entity_id: HOST-1}\n  \
              - {service: b, entity_name: x}\n  - {service: b, entity_name: y}\n",
         );
         for part in [
@@ -141,6 +176,12 @@ mod tests {
             "collector.settle: `2h` is not within",
             "collector.give_up_after: 300s is shorter than reread_after",
             "collector.concurrency: `0`",
+            "collector.longest_settle: 90s is shorter than settle (120s)",
+            "collector.watermarks[0].settle: is missing; say how long",
+            "collector.watermarks[1].metric: is missing; give a metric's key",
+            "collector.watermarks[1].settle: `2h` is not within",
+            "collector.watermarks[1].oops: is no setting here",
+            "collector.calls_per_minute: `0`",
             "collector.neighbours: `21`",
             "collector.environment",
             "collector.oops: is no setting here",

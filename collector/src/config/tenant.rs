@@ -55,6 +55,8 @@ pub struct TenantSettings {
     pub request_timeout: Duration,
     /// Calls at once.
     pub concurrency: usize,
+    /// Calls of a minute, of all replicas together; `None` for any number.
+    pub calls_per_minute: Option<usize>,
     /// The one environment that the tenant holds; `None` for any.
     pub environment: Option<Name>,
     /// Services that are not found by their name.
@@ -107,6 +109,7 @@ impl TenantSettings {
             insecure: false,
             request_timeout: REQUEST_TIMEOUT,
             concurrency: 8,
+            calls_per_minute: None,
             environment: None,
             services: Vec::new(),
             rules: Vec::new(),
@@ -157,6 +160,7 @@ pub(super) fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> Tenant
         insecure: section.flag("insecure", false),
         request_timeout: section.duration("request_timeout", REQUEST_TIMEOUT, SECOND..=120 * SECOND),
         concurrency: usize::try_from(section.number("concurrency", 8, 1..=64)).unwrap_or(1),
+        calls_per_minute: usize::try_from(section.number("calls_per_minute", 300, 1..=100_000)).ok(),
         environment: name(section, "environment"),
         services: services(section, invalid),
         rules: Vec::new(),

@@ -3,11 +3,13 @@
 pub mod dynatrace;
 mod failure;
 pub mod logs;
+mod purpose;
 pub mod scripted;
 pub mod tenants;
 pub mod topology;
 
 pub use failure::{Failure, FailureKind};
+pub use purpose::Purpose;
 
 use crate::rules::Facts;
 use async_trait::async_trait;
@@ -213,6 +215,25 @@ pub trait MetricSource: Debug + Send + Sync {
     /// Where it was not taken, or nobody knows whether it was.
     async fn write_event(&self, _deployment: &Deployment, _started_at: Timestamp) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// The source's own name for what a query measures: what is learned about it holds for every service.
+    fn key(&self, _environment: &Name, query: &str) -> String {
+        query.to_owned()
+    }
+
+    /// How long after its end a minute of what a query measures is complete, as the source declares; zero where it does
+    /// not say.
+    ///
+    /// # Errors
+    /// Where the source could not be asked.
+    async fn latency(&self, _environment: &Name, _query: &str) -> Result<Duration, Failure> {
+        Ok(Duration::ZERO)
+    }
+
+    /// By how much the source's clock is behind the machine's: so much later its minutes end.
+    fn clock_behind(&self, _environment: &Name) -> Duration {
+        Duration::ZERO
     }
 
     /// The services that the source knows now.

@@ -3,10 +3,10 @@
 use super::{Ask, Chunk, Failure, KnownService, MetricSource, Reading};
 use crate::rules::Facts;
 use async_trait::async_trait;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use vouch_proto::{Series, Timestamp, Window};
+use vouch_proto::{Name, Series, Timestamp, Window};
 
 type Value = fn(metric: &str, start: Timestamp) -> Option<f64>;
 
@@ -18,6 +18,7 @@ pub struct Scripted {
     failures: Mutex<VecDeque<Failure>>,
     refusals: Mutex<VecDeque<Failure>>,
     asked: Mutex<Vec<Ask>>,
+    latencies: Mutex<BTreeMap<String, Duration>>,
     services: Vec<KnownService>,
 }
 
@@ -31,6 +32,7 @@ impl Scripted {
             failures: Mutex::default(),
             refusals: Mutex::default(),
             asked: Mutex::default(),
+            latencies: Mutex::default(),
             services: vec![KnownService {
                 name: "checkout".into(),
                 entity_id: "SERVICE-1".into(),
@@ -50,6 +52,12 @@ impl Scripted {
     pub fn refuse(&self, times: usize, failure: &Failure) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.extend(std::iter::repeat_n(failure.clone(), times));
+    }
+
+    /// Declares that what a query measures is late.
+    pub fn declare(&self, query: &str, latency: Duration) {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.insert(query.to_owned(), latency);
     }
 
     /// The windows asked for so far.
@@ -92,6 +100,11 @@ impl MetricSource for Scripted {
             reading.chunks.push(Chunk { resolution: self.step, window, series: series.collect() });
         }
         Ok(reading)
+    }
+
+    async fn latency(&self, _environment: &Name, query: &str) -> Result<Duration, Failure> {
+        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(latencies.get(query).copied().unwrap_or_default())
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

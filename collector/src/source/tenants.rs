@@ -5,6 +5,7 @@ use super::{
 };
 use async_trait::async_trait;
 use std::sync::Arc;
+use std::time::Duration;
 use vouch_proto::{Deployment, Name, Objective, Problem, Timestamp, Window};
 
 /// Tenants by the environments that they hold.
@@ -63,6 +64,18 @@ impl MetricSource for Tenants {
 
     async fn write_event(&self, deployment: &Deployment, started_at: Timestamp) -> Result<(), Failure> {
         self.of(&deployment.environment)?.write_event(deployment, started_at).await
+    }
+
+    fn key(&self, environment: &Name, query: &str) -> String {
+        self.of(environment).map_or_else(|_| query.to_owned(), |source| source.key(environment, query))
+    }
+
+    async fn latency(&self, environment: &Name, query: &str) -> Result<Duration, Failure> {
+        self.of(environment)?.latency(environment, query).await
+    }
+
+    fn clock_behind(&self, environment: &Name) -> Duration {
+        self.of(environment).map_or(Duration::ZERO, |source| source.clock_behind(environment))
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

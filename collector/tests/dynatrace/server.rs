@@ -102,6 +102,7 @@ impl Tenant {
             insecure: false,
             request_timeout: Duration::from_secs(1),
             concurrency: 4,
+            calls_per_minute: None,
             environment: None,
             services: vec![],
             rules: vec![],

@@ -135,7 +135,7 @@ async fn cdevents_on_nats_are_deployments_and_nonsense_is_a_dead_letter() {
             "environment": {"id": "cluster-1"}, "artifactId": "pkg:oci/checkout@sha256%3Aaa?tag=2.0"}},
     });
     let tell = async |body: String| {
-        publish(&world.nats, "vouch.v1.cdevent.ci".into(), async_nats::HeaderMap::new(), body.into())
+        publish(&world.nats, "vouch.v1.change.ci".into(), async_nats::HeaderMap::new(), body.into())
             .await
             .unwrap();
     };

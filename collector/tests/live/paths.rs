@@ -123,12 +123,16 @@ async fn late_points_are_gaps_first_and_a_revision_then() {
     let deployment = world.deployment();
     world.announce(&deployment).await;
     let start = deployment.occurred_at.unwrap().ceil_minute();
-    let (batches, _) = world.batches(|b| b.iter().filter(|b| b.revision > 0).count() >= 3).await;
+    let is_revised = |b: &&SeriesBatch| b.revision > 0 && b.is_final;
+    let (batches, _) = world.batches(|b| b.iter().filter(is_revised).count() >= 3).await;
     let gaps = |b: &SeriesBatch| b.series.iter().flat_map(|s| &s.samples).filter(|s| s.is_none()).count();
     let revised = batches.iter().find(|b| b.revision == 1).unwrap();
     let before = batches.iter().find(|b| b.revision == 0 && b.window == revised.window).unwrap();
     assert!(gaps(before) > gaps(revised), "{before:?} {revised:?}");
-    assert!(revised.is_final && !before.is_final && revised.window.start() >= start);
+    assert!(!before.is_final && revised.window.start() >= start);
+    assert!(!revised.is_final, "what has changed is read yet again");
+    let last = batches.iter().rfind(|b| b.window == revised.window).unwrap();
+    assert_eq!((last.is_final, last.revision, &last.series), (true, 1, &revised.series));
     collector.stop().await;
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct World {
     pub(crate) clock: SharedClock,
     pub(crate) tenant: SimulatorHandle,
     pub(crate) token_file: PathBuf,
+    /// More settings of the collector, in YAML's flow style.
+    pub(crate) more: String,
     pub(crate) url: String,
     tasks: Tasks,
     _folder: tempfile::TempDir,
@@ -141,7 +143,8 @@ impl World {
         let token_file = folder.path().join("token");
         std::fs::write(&token_file, TOKEN).unwrap();
         let nats = Nats::connect(&nats_settings(&server.url), "test").await.unwrap();
-        Self { server, nats, clock, tenant, token_file, url, tasks, _folder: folder }
+        let more = String::new();
+        Self { server, nats, clock, tenant, token_file, more, url, tasks, _folder: folder }
     }
 
     /// What ends with the test.
@@ -165,8 +168,8 @@ impl World {
     /// The settings, with more in their section `collector`, and more sections.
     fn settings_with(&self, more: &str, sections: &str) -> CollectorSettings {
         let yaml = format!(
-            "collector: {{tenant: simulated, url: '{}', request_timeout: 2s, {more}}}\n{sections}",
-            self.url
+            "collector: {{tenant: simulated, url: '{}', request_timeout: 2s, {more}{}}}\n{sections}",
+            self.url, self.more
         );
         let document = Document::parse(&yaml).unwrap();
         let mut invalid = Invalid::default();

@@ -51,6 +51,9 @@ pub(super) struct Descriptor {
     pub(super) entity_type: Option<Vec<String>>,
     #[serde(default)]
     pub(super) metric_id: Option<String>,
+    /// Minutes by which its data may be late.
+    #[serde(default)]
+    pub(super) latency: Option<f64>,
     #[serde(default)]
     pub(super) dimension_definitions: Vec<DimensionDefinition>,
 }

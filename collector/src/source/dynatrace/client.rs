@@ -4,9 +4,10 @@ use super::address::{Api, endpoint, is_in_the_clear};
 use super::credential::{Credential, Scheme};
 use super::pressure::Pressure;
 use super::refusal::{is_web_page, refusal, web_page};
+use super::share::{CallBudget, Share};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
-use crate::source::{Failure, FailureKind};
+use crate::source::{Failure, FailureKind, Purpose};
 use jiff::fmt::rfc2822;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, Url};
@@ -14,6 +15,7 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use vouch_proto::Timestamp;
 use vouch_service::clock::{self, Clock as _, SharedClock, SystemClock};
 use vouch_service::health::Health;
@@ -44,21 +46,29 @@ pub(super) struct Call<'a> {
     pub(super) scope: &'a str,
     /// Whether a failure that may pass is asked again.
     pub(super) again: bool,
+    pub(super) purpose: Purpose,
 }
 
 impl<'a> Call<'a> {
     pub(super) const fn get(path: &'a [&'a str], query: Vec<(&'a str, String)>, scope: &'a str) -> Self {
-        Self { method: Method::GET, api: Api::Classic, path, query, body: None, scope, again: true }
+        let purpose = Purpose::Verification;
+        Self { method: Method::GET, api: Api::Classic, path, query, body: None, scope, again: true, purpose }
     }
 
     /// A call of Grail, which answers queries in DQL.
     pub(super) const fn grail(method: Method, path: &'a [&'a str], query: Vec<(&'a str, String)>) -> Self {
-        Self { method, api: Api::Grail, path, query, body: None, scope: GRAIL_SCOPES, again: true }
+        let (scope, purpose) = (GRAIL_SCOPES, Purpose::Verification);
+        Self { method, api: Api::Grail, path, query, body: None, scope, again: true, purpose }
     }
 
     /// The same, asked only once.
     pub(super) fn once(self) -> Self {
         Self { again: false, ..self }
+    }
+
+    /// The same, for a purpose.
+    pub(super) fn for_the(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 
     /// Name of the endpoint in messages and metrics: no ids, no selectors.
@@ -127,13 +137,18 @@ impl Client {
                 settings.oauth.clone(),
             ),
             settings: settings.clone(),
-            clock,
             health,
             metrics,
-            pressure: Pressure::new(settings.concurrency),
+            pressure: pressure(settings, alone(), clock.clone()),
+            clock,
             blocked_until: Mutex::default(),
             skew: Mutex::default(),
         })
+    }
+
+    /// From now on the calls of a minute are shared with other replicas.
+    pub(super) fn share(&mut self, replicas: watch::Receiver<usize>) {
+        self.pressure = pressure(&self.settings, replicas, self.clock.clone());
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -247,13 +262,15 @@ impl Client {
     }
 
     async fn once(&self, call: &Call<'_>, authorization: &str) -> Result<Vec<u8>, Failure> {
-        let _turn = self.pressure.turn().await.ok_or_else(closed)?;
+        let _turn = self.pressure.turn(call.purpose).await?;
         let begun = Instant::now();
         let answer = self.exchange(call, authorization).await;
         let outcome = answer.as_ref().map_or_else(|e| e.kind.as_str(), |_| "ok");
         let bytes = answer.as_ref().map_or(0, Vec::len);
         let limit = self.pressure.note(answer.as_ref().map(|_| ()), self.clock.now());
         self.metrics.concurrency(limit);
+        let standing = self.pressure.standing(call.purpose);
+        self.metrics.turns(&self.settings.name, call.purpose.as_str(), standing);
         self.metrics.call(&call.label(), outcome, (bytes, begun.elapsed()));
         answer
     }
@@ -308,6 +325,12 @@ impl Client {
         Some(skewed(skew).map_or(Ok(skew), Err))
     }
 
+    /// By how much the tenant's clock is behind the machine's.
+    pub(super) fn clock_behind(&self) -> Duration {
+        let skew = self.skew.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(0);
+        Duration::from_secs(u64::try_from(-skew).unwrap_or(0))
+    }
+
     /// How calls are authorised.
     pub(super) fn scheme(&self) -> Scheme {
         self.credential.scheme()
@@ -359,8 +382,15 @@ fn skewed(skew: i64) -> Option<String> {
     })
 }
 
-fn closed() -> Failure {
-    Failure::new(FailureKind::Unavailable, "the collector is stopping")
+fn pressure(settings: &TenantSettings, replicas: watch::Receiver<usize>, clock: SharedClock) -> Pressure {
+    let budget = CallBudget { calls_per_minute: settings.calls_per_minute, replicas };
+    let share = Share::new(budget, clock.now());
+    Pressure::new(settings.concurrency, share, clock)
+}
+
+/// Nobody else asks the tenant.
+fn alone() -> watch::Receiver<usize> {
+    watch::channel(1).1
 }
 
 fn root_cause(error: &reqwest::Error) -> String {

@@ -1,6 +1,7 @@
 //! Dynatrace's Metrics API v2 as a source: plans the calls, names every odd answer, normalises the series.
 
 mod address;
+mod admission;
 mod answer;
 mod batcher;
 mod billed;
@@ -15,6 +16,7 @@ mod grail;
 mod instances;
 mod items;
 mod joint;
+mod lateness;
 mod listing;
 mod logs;
 mod normalise;
@@ -22,10 +24,12 @@ mod objectives;
 mod plan;
 mod pressure;
 mod query;
+mod reading;
 mod refusal;
 mod robustness;
 mod selector;
 mod several;
+mod share;
 mod splits;
 mod surroundings;
 mod timeseries;
@@ -51,7 +55,7 @@ use self::entities::Entities;
 use self::instances::Target;
 use self::joint::JointForm;
 use self::logs::LogState;
-use self::normalise::Grid;
+use self::reading::{add, general_failure, grid, spacing_minutes};
 use self::refusal::missing_metric;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
@@ -66,6 +70,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use vouch_proto::{Deployment, Name, Objective, Problem, Timestamp, Window};
 use vouch_service::clock::SharedClock;
 use vouch_service::health::Health;
@@ -141,6 +146,13 @@ impl Dynatrace {
             objectives: tokio::sync::Mutex::default(),
             logs: LogState::default(),
         })
+    }
+
+    /// The same for one of several replicas, which share the tenant's calls of a minute.
+    #[must_use]
+    pub fn among(mut self, replicas: watch::Receiver<usize>) -> Self {
+        self.client.share(replicas);
+        self
     }
 
     /// What the tenant says about the token.
@@ -379,51 +391,6 @@ fn is_instance_id(value: &str) -> bool {
         .any(|prefix| value.starts_with(prefix))
 }
 
-/// The grid of an answer. One without any data says nothing about its step and is taken as asked; old clusters leave
-/// the resolution out, and the spacing of the stamps tells it.
-fn grid(ask: &Ask, data: &MetricData) -> Result<Grid, Failure> {
-    let empty = data.result.iter().all(|r| r.data.is_empty());
-    let spacing = spacing_minutes(data).map(|minutes| format!("{minutes}m"));
-    let resolution = if empty { Some("1m") } else { data.resolution.as_deref().or(spacing.as_deref()) };
-    Grid::of(resolution, ask.window, ask.settled_until)
-}
-
-/// The spacing of all stamps, where it is one of whole minutes.
-fn spacing_minutes(data: &MetricData) -> Option<i64> {
-    let series = data.result.iter().flat_map(|r| &r.data);
-    let mut spacings = series.flat_map(|d| {
-        d.timestamps.iter().zip(d.timestamps.iter().skip(1)).map(|(a, b)| b.saturating_sub(*a))
-    });
-    let first = spacings.next().filter(|ms| *ms > 0 && ms % 60_000 == 0)?;
-    spacings.all(|ms| ms == first).then_some(first / 60_000)
-}
-
-/// What is wrong with the whole answer. A warning on top is repeated on the result that it is about: where one of
-/// them carries it, the others are none the worse.
-fn general_failure(data: &MetricData) -> Option<Failure> {
-    if data.next_page_key.as_deref().is_some_and(|key| !key.is_empty() && key != "null") {
-        return Some(Failure::new(
-            FailureKind::Incomplete,
-            "metrics/query answered with a further page; ask for fewer series",
-        ));
-    }
-    let repeated: Vec<&String> = data.result.iter().flat_map(|r| r.warnings.iter().flatten()).collect();
-    let unclaimed = data.warnings.iter().flatten().filter(|w| !repeated.contains(w));
-    unclaimed.filter_map(|w| normalise::warning(w)).next()
-}
-
-/// Adds series to the chunk of their step.
-fn add(reading: &mut Reading, grid: &Grid, series: Vec<vouch_proto::Series>) {
-    if !series.is_empty() {
-        reading.step = reading.step.max(grid.step);
-    }
-    let Some(window) = grid.window else { return };
-    match reading.chunks.iter_mut().find(|c| c.resolution == grid.step) {
-        Some(chunk) => chunk.series.extend(series),
-        None => reading.chunks.push(Chunk { resolution: grid.step, window, series }),
-    }
-}
-
 /// Cuts metrics of like entities into calls; what services can share is not held up by what they cannot.
 fn calls<'q, 'a>(queries: &'q [Prepared<'a>]) -> Vec<&'q [Prepared<'a>]> {
     let mut calls = Vec::new();
@@ -489,6 +456,18 @@ impl MetricSource for Dynatrace {
 
     async fn write_event(&self, deployment: &Deployment, started_at: Timestamp) -> Result<(), Failure> {
         self.write_deployment(deployment, started_at).await
+    }
+
+    fn key(&self, _environment: &Name, query: &str) -> String {
+        lateness::key(query)
+    }
+
+    async fn latency(&self, _environment: &Name, query: &str) -> Result<Duration, Failure> {
+        self.declared_latency(query).await
+    }
+
+    fn clock_behind(&self, _environment: &Name) -> Duration {
+        self.client.clock_behind()
     }
 
     async fn services(&self) -> Result<Vec<KnownService>, Failure> {

@@ -4,6 +4,7 @@ use super::answer::TokenInfo;
 use super::client::{Call, Client};
 use super::credential::Scheme;
 use super::{Dynatrace, Failure, FailureKind};
+use crate::source::Purpose;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
@@ -82,7 +83,7 @@ pub(super) async fn look_up(client: &Client) -> Result<TokenState, Failure> {
     let call = Call {
         method: Method::POST,
         body: Some(serde_json::json!({ "token": token.expose_secret() })),
-        ..Call::get(&["apiTokens", "lookup"], Vec::new(), SCOPES[0])
+        ..Call::get(&["apiTokens", "lookup"], Vec::new(), SCOPES[0]).for_the(Purpose::Guard)
     };
     match client.send::<TokenInfo>(&call).await {
         Ok(info) => Ok(state(&info, client.now())),
