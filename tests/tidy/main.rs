@@ -55,9 +55,15 @@ fn is_pure(path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("analyzer/src/") {
         return !rest.starts_with("live/") && !rest.starts_with("grpc/") && !rim.contains(&rest);
     }
-    ["collector/src/schedule", "collector/src/rules.rs", "collector/src/propose.rs"]
-        .iter()
-        .any(|pure| path.starts_with(pure))
+    [
+        "collector/src/schedule",
+        "collector/src/rules.rs",
+        "collector/src/propose.rs",
+        "collector/src/logs/plan",
+    ]
+    .iter()
+    .chain(&["collector/src/logs/account", "collector/src/source/dynatrace/logs/slices"])
+    .any(|pure| path.starts_with(pure))
         || path == "notifier/src/ledger.rs"
         || path.starts_with("notifier/src/policy")
         || path.starts_with("proto/src/")

@@ -30,6 +30,7 @@ pub use billed::billed;
 pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
+pub use logs::{LogLoad, PlannedScan, plan_logs, plan_scan};
 pub use plan::{Load, PlannedCalls, plan};
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
 pub use robustness::read_anything;
@@ -46,12 +47,13 @@ use self::normalise::Grid;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
 use self::unit::{Conversion, conversion};
+use super::logs::Meter;
 use super::{Ask, Bystander, Chunk, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading};
 use crate::config::TenantSettings;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use vouch_proto::{Name, Problem, Timestamp, Window};
 use vouch_service::clock::SharedClock;
@@ -80,6 +82,8 @@ pub struct Dynatrace {
     problems: Batcher<(), (usize, Vec<answer::ProblemItem>)>,
     describing: Batcher<String, Descriptor>,
     logs: LogState,
+    /// On whose account billed queries of templates go.
+    meter: OnceLock<Arc<dyn Meter>>,
 }
 
 /// What a descriptor said, and when.
@@ -123,6 +127,7 @@ impl Dynatrace {
             problems: Batcher::default(),
             describing: Batcher::default(),
             logs: LogState::default(),
+            meter: OnceLock::new(),
         })
     }
 
