@@ -1,6 +1,6 @@
 //! `vouch check --connect`: tries what collecting needs against the tenant, and says what is wrong.
 
-use crate::config::{ChangeSettings, CollectorSettings, TenantSettings};
+use crate::config::{ChangeSettings, CollectorSettings, LogSourceKind, TenantSettings};
 use crate::metrics::Metrics;
 use crate::source::MetricSource as _;
 use crate::source::dynatrace::{Dynatrace, TokenState, WRITE_SCOPE};
@@ -54,6 +54,7 @@ async fn check_tenant(tenant: &TenantSettings, changes: &ChangeSettings, clock: 
         let metrics = source.has_metric("builtin:service.response.time").await;
         let result = metrics.map(|()| "readable".to_owned()).map_err(|e| e.to_string());
         findings.push(Finding { subject: "metrics (metrics.read)".to_owned(), result });
+        findings.extend(logs(tenant, &source).await);
         let problems = match source.has_problems().await {
             Ok(()) => "readable".to_owned(),
             Err(failure) => format!("left out of verdicts: {failure}"),
@@ -90,4 +91,21 @@ async fn check_tenant(tenant: &TenantSettings, changes: &ChangeSettings, clock: 
         findings.push(Finding { subject: "clock".to_owned(), result });
     }
     findings
+}
+
+/// Whether logs can be read, where they are to be.
+async fn logs(tenant: &TenantSettings, source: &Dynatrace) -> Option<Finding> {
+    let (subject, result) = match tenant.logs.source {
+        LogSourceKind::Off => return None,
+        LogSourceKind::Classic => {
+            let readable = source.has_logs().await.map(|()| "readable".to_owned());
+            ("logs (logs.read)", readable.map_err(|failure| failure.to_string()))
+        }
+        LogSourceKind::Grail => {
+            let said =
+                "not tried, since Grail bills it; the token needs storage:logs:read and storage:buckets:read";
+            ("logs (storage:logs:read)", Ok(said.to_owned()))
+        }
+    };
+    Some(Finding { subject: subject.to_owned(), result })
 }

@@ -36,7 +36,7 @@ use crate::logs::{Bus, LogCollector, LogPace, WantedLogs};
 use crate::metrics::Metrics;
 use crate::source::MetricSource;
 use crate::source::dynatrace::{Dynatrace, watch_token};
-use crate::source::logs::LogSource;
+use crate::source::logs::{LogSource, Meter};
 use crate::source::tenants::Tenants;
 use std::sync::{Arc, Mutex};
 use vouch_proto::Name;
@@ -67,6 +67,8 @@ pub async fn build(settings: CollectorSettings, context: Context) -> anyhow::Res
         let source = Arc::new(source.among(leases.replicas()));
         let (watched, clock, stop) = (source.clone(), context.clock.clone(), context.tasks.stop().clone());
         context.tasks.spawn(async move { watch_token(&watched, clock, stop).await });
+        let meter = scan_meter((&context.nats, &context.clock), tenant, &metrics).await?;
+        source.watch_over(meter);
         if tenant.logs.source != LogSourceKind::Off {
             log_sources.push((tenant.clone(), source.clone()));
         }
@@ -166,6 +168,17 @@ async fn build_all(
     Ok(())
 }
 
+/// The account of what is scanned of a tenant.
+async fn scan_meter(
+    (nats, clock): (&Nats, &SharedClock),
+    tenant: &TenantSettings,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<dyn Meter>> {
+    let store = nats.bucket(&SCAN_BUCKET).await?;
+    let (name, limits) = (tenant.name.clone(), tenant.billed.clone());
+    Ok(Arc::new(ScanMeter::new((store, clock.clone()), name, limits, metrics.clone())))
+}
+
 /// What reads a tenant's logs.
 async fn log_collector(
     (nats, clock): (&Nats, &SharedClock),
@@ -173,7 +186,7 @@ async fn log_collector(
     (wanted, pace): (Arc<WantedLogs>, LogPace),
     metrics: &Metrics,
 ) -> anyhow::Result<LogCollector> {
-    let account = (nats.bucket(&SCAN_BUCKET).await?, clock.clone());
+    let meter = scan_meter((nats, clock), &tenant, metrics).await?;
     Ok(LogCollector {
         bus: Bus {
             nats: nats.clone(),
@@ -183,7 +196,7 @@ async fn log_collector(
             metrics: metrics.clone(),
         },
         logs: source,
-        meter: Arc::new(ScanMeter::new(account, tenant.name, tenant.billed, metrics.clone())),
+        meter,
         settings: tenant.logs,
         pace,
         environment: tenant.environment,

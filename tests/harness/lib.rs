@@ -29,11 +29,14 @@ use vouch_proto::v1::verifications_client::VerificationsClient;
 use vouch_proto::{Timestamp, v1};
 use vouch_service::clock::{Clock as _, ScaledClock, SystemClock};
 use vouch_service::nats_server::NatsServer;
-use vouch_simulator::{ALL_SCOPES, Case, Scenario, Simulator, SimulatorHandle};
+use vouch_simulator::{ALL_SCOPES, Case, PLATFORM_SCOPES, Scenario, Simulator, SimulatorHandle};
 
 /// A token that the simulated tenant accepts.
 pub const TOKEN: &str =
     "dt0c01.TESTTESTTESTTESTTESTTEST.TESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTEST";
+/// A platform token that the simulated tenant accepts.
+pub const PLATFORM_TOKEN: &str =
+    "dt0s16.TESTTESTTESTTESTTESTTEST.TESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTESTTEST";
 /// Environment of all deployments of the tests.
 pub const ENVIRONMENT: &str = "prod";
 /// Where a guarded nats-server says what it refused.
@@ -118,6 +121,7 @@ impl World {
         let simulator = builder
             .clock(Arc::new(move || clock.now().as_millis()))
             .token(TOKEN, &ALL_SCOPES)
+            .platform_token(PLATFORM_TOKEN, &PLATFORM_SCOPES)
             .build()
             .expect("a simulator");
         let handle = simulator.handle();

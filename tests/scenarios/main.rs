@@ -9,6 +9,7 @@ mod command_line;
 mod common_cause;
 mod crashes;
 mod endings;
+mod logging;
 mod naming;
 mod querying;
 mod refusals;

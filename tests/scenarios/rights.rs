@@ -1,8 +1,9 @@
 //! The users of `deploy/nats.conf`: each program has the rights that it needs, and nothing is refused to it.
 
+use vouch_proto::subject::LOGS;
 use vouch_proto::{Outcome, Purpose, v1};
 use vouch_simulator::Effect;
-use vouch_tests::{Telemetry, World};
+use vouch_tests::{PLATFORM_TOKEN, Telemetry, World};
 
 const SPEED: f64 = 120.0;
 
@@ -10,7 +11,10 @@ const SPEED: f64 = 120.0;
 async fn every_program_gets_by_with_the_rights_of_its_user() {
     let world = World::start_guarded(Telemetry::Scenario("shared-database"), SPEED)
         .await
-        .with("budget: {rollbacks: 5/30d, pages: 5/7d}");
+        .with("budget: {rollbacks: 5/30d, pages: 5/7d}")
+        .with_collector(&format!(
+            "token: {PLATFORM_TOKEN}, logs: {{source: grail, before: 5m}}, billed: {{scan_budget_gib_per_day: 1}}"
+        ));
     let services = world.spawn_all().await;
     let mut client = services.client().await;
     let topics = world.topics().await;
@@ -37,5 +41,6 @@ async fn every_program_gets_by_with_the_rights_of_its_user() {
     client.get_evidence(evidence).await.unwrap();
     let all = client.list(v1::ListRequest::default()).await.unwrap().into_inner();
     assert_eq!(all.verifications.len(), 2);
+    assert!(!topics.all(&LOGS).await.is_empty());
     assert_eq!(world.refused(), Vec::<String>::new());
 }

@@ -17,7 +17,7 @@ pub(crate) const INCONCLUSIVE: Code = Code(2);
 pub(crate) const ERROR: Code = Code(3);
 /// `judge`: some lines were malformed.
 pub(crate) const MALFORMED: Code = Code(4);
-/// `query`: the source has answered, and what it answered must not be used.
+/// `query`, `logs`: the source has answered, and what it answered must not be used, or is not all.
 pub(crate) const REFUSED: Code = Code(5);
 /// Wrong arguments or settings.
 pub(crate) const USAGE: Code = Code(vouch_service::run::EXIT_USAGE);
@@ -34,7 +34,7 @@ Exit codes:
     2  verify, watch: Inconclusive (measured, cannot tell)
     3  verify, watch: Error (could not measure); other commands: failed
     4  judge, explain: what was read is malformed
-    5  query: a series is refused; its `refused` says why
+    5  query: a series is refused; logs: lines are missing; `refused` says why
    64  wrong arguments or settings
    66  judge, explain: the file cannot be read
   130  interrupted (a verification goes on unless --cancel-on-interrupt)";

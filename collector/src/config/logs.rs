@@ -58,6 +58,8 @@ impl Default for LogSettings {
 /// What may be spent on what is billed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BilledSettings {
+    /// Whether metrics of templates may read what is billed, e.g. spans (`fetch`).
+    pub queries: bool,
     /// Most gigabytes that one query scans.
     pub scan_limit_gb: u32,
     /// Most bytes that are scanned of the tenant on a day, UTC; `None` where nothing billed is read.
@@ -70,7 +72,13 @@ pub struct BilledSettings {
 
 impl Default for BilledSettings {
     fn default() -> Self {
-        Self { scan_limit_gb: 10, bytes_per_day: None, bytes_per_day_and_service: None, price_per_gib: None }
+        Self {
+            queries: false,
+            scan_limit_gb: 10,
+            bytes_per_day: None,
+            bytes_per_day_and_service: None,
+            price_per_gib: None,
+        }
     }
 }
 
@@ -122,13 +130,14 @@ pub(super) fn logs(section: &mut Section<'_>, takes_grail: bool, invalid: &mut I
     settings
 }
 
-/// Reads `billed`; `is_needed` says whether something billed is read.
-pub(super) fn billed(section: &mut Section<'_>, is_needed: bool, invalid: &mut Invalid) -> BilledSettings {
+/// Reads `billed`; `reads_logs` says whether logs of Grail are read.
+pub(super) fn billed(section: &mut Section<'_>, reads_logs: bool, invalid: &mut Invalid) -> BilledSettings {
     let mut billed = section.section("billed");
+    let queries = billed.flag("queries", false);
     let scan_limit_gb = u32::try_from(billed.number("scan_limit_gb", 10, 1..=1000)).unwrap_or(10);
     let bytes_per_day = gib(&mut billed, "scan_budget_gib_per_day");
     let bytes_per_day_and_service = gib(&mut billed, "scan_budget_gib_per_day_and_service");
-    if is_needed && bytes_per_day.is_none() && billed.raw("scan_budget_gib_per_day").is_none() {
+    if (reads_logs || queries) && bytes_per_day.is_none() && billed.raw("scan_budget_gib_per_day").is_none() {
         billed.refuse(
             "scan_budget_gib_per_day",
             "is missing; Grail bills what is scanned: say how many GiB a day may be, e.g. 50 (`vouch plan` tells what to expect)",
@@ -152,7 +161,7 @@ pub(super) fn billed(section: &mut Section<'_>, is_needed: bool, invalid: &mut I
         }
     };
     billed.finish(invalid);
-    BilledSettings { scan_limit_gb, bytes_per_day, bytes_per_day_and_service, price_per_gib }
+    BilledSettings { queries, scan_limit_gb, bytes_per_day, bytes_per_day_and_service, price_per_gib }
 }
 
 /// A number of GiB, which may be a fraction, as bytes.
@@ -238,6 +247,8 @@ mod tests {
         ] {
             assert!(said.contains(part), "{part} in {said}");
         }
+        let (_, _, said) = read("billed: {queries: true}", true);
+        assert!(said.contains("billed.scan_budget_gib_per_day: is missing"), "{said}");
         let (_, _, said) = read("billed: {scan_budget_gib_per_day: lots}", true);
         assert!(said.contains("billed.scan_budget_gib_per_day: `lots` is not within 0 to 1000000"), "{said}");
     }

@@ -275,6 +275,12 @@ mod tests {
         let oauth = settings.tenants[0].oauth.clone().unwrap();
         assert_eq!((oauth.client_id.as_str(), oauth.token_url.as_str()), ("dt0s02.ID", TOKEN_URL));
         assert!(oauth.scopes.contains("storage:metrics:read"), "{}", oauth.scopes);
+        assert!(!oauth.scopes.contains("storage:logs:read"), "{}", oauth.scopes);
+        let (settings, said) = read(
+            "collector: {url: 'https://a.apps.dynatrace.com', oauth: {client_secret: dt0s02.ID.SECRET}, logs: {source: grail}, billed: {scan_budget_gib_per_day: 1}}",
+        );
+        assert_eq!(said, "");
+        assert!(settings.tenants[0].oauth.clone().unwrap().scopes.ends_with(" storage:logs:read"));
         let (_, said) = read(
             "collector: {url: 'https://a.live.dynatrace.com', token: dt0c01.A.B, oauth: {token_url: x, resource: me, oops: 1}}",
         );

@@ -14,6 +14,8 @@ use vouch_service::settings::Section;
 
 /// What a token that is none gets.
 const OAUTH_IS_NO_TOKEN: &str = "holds the secret of an OAuth client (dt0s02...), which is no token; move it to collector.oauth.client_secret_file";
+/// The scope of the platform that reading logs needs.
+const LOGS_SCOPE: &str = "storage:logs:read";
 /// Name of a tenant that has none.
 const ONLY: &str = "dynatrace";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -120,6 +122,14 @@ impl TenantSettings {
     }
 }
 
+impl TenantSettings {
+    /// How its credential is presented.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.oauth.is_some() { Scheme::Bearer } else { Scheme::of(self.token.expose_secret()) }
+    }
+}
+
 /// Reads a tenant.
 pub(super) fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> TenantSettings {
     let token_file = section.path("token_file");
@@ -149,6 +159,7 @@ pub(super) fn tenant(section: &mut Section<'_>, invalid: &mut Invalid) -> Tenant
     }
     let logs = logs(section, oauth.is_some() || text.is_empty() || scheme == Scheme::Bearer, invalid);
     let billed = billed(section, logs.source == LogSourceKind::Grail, invalid);
+    let oauth = oauth.map(|client| with_logs(client, logs.source));
     TenantSettings {
         name: section.text("tenant").unwrap_or_else(|| ONLY.to_owned()),
         is_one_of_several: false,
@@ -214,6 +225,14 @@ fn oauth(mut section: Section<'_>, invalid: &mut Invalid) -> Option<OAuthSetting
         resource,
         scopes,
     })
+}
+
+/// A client that asks for no scopes of its own asks for what reading logs needs.
+fn with_logs(client: OAuthSettings, source: LogSourceKind) -> OAuthSettings {
+    if source == LogSourceKind::Off || client.scopes != OAUTH_SCOPES.join(" ") {
+        return client;
+    }
+    OAuthSettings { scopes: format!("{} {LOGS_SCOPE}", client.scopes), ..client }
 }
 
 /// Authorities that are trusted besides the machine's.

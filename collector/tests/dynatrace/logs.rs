@@ -1,66 +1,16 @@
 //! Lines of logs over HTTP: exported, searched, fetched from Grail; whose they are, and what is said where some are missing.
 
 use crate::server::{Answer, Tenant, answer, noon};
-use async_trait::async_trait;
+use crate::taking::{Counter, Taken};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::Arc;
 use vouch_collector::config::{LogSourceKind, TenantSettings};
-use vouch_collector::source::logs::{
-    Allowance, Heard, LineSink, LogAsk, LogSource as _, LoggedService, Meter, Purpose, SourceLine,
-};
-use vouch_collector::source::{Failure, FailureKind};
+use vouch_collector::source::logs::{Heard, LogAsk, LogSource as _, LoggedService, Purpose};
+use vouch_collector::source::{Ask, FailureKind, MetricAsk, MetricSource as _};
 use vouch_proto::{LogLevel, Name, Window};
 
 const EXECUTE: &str = "/platform/storage/query/v1/query:execute";
 const PLATFORM_ENTITIES: &str = "/platform/classic/environment-api/v2/entities";
-
-/// Takes lines, of each service at most so many.
-#[derive(Debug, Default)]
-struct Taken {
-    lines: BTreeMap<usize, Vec<SourceLine>>,
-    most: Option<usize>,
-}
-
-#[async_trait]
-impl LineSink for Taken {
-    async fn take(&mut self, service: usize, lines: Vec<SourceLine>) -> anyhow::Result<bool> {
-        let all = self.lines.entry(service).or_default();
-        all.extend(lines);
-        assert!(all.is_sorted_by_key(|line| line.line.at), "in the order of their time");
-        Ok(self.most.is_none_or(|most| all.len() < most))
-    }
-}
-
-impl Taken {
-    fn contents(&self, service: usize) -> Vec<&str> {
-        self.lines.get(&service).into_iter().flatten().map(|line| line.line.content.as_str()).collect()
-    }
-}
-
-/// Allows all but some, and remembers what was charged.
-#[derive(Debug, Default)]
-struct Counter {
-    refused: Vec<usize>,
-    closed: bool,
-    charged: Mutex<Vec<(usize, u64)>>,
-}
-
-#[async_trait]
-impl Meter for Counter {
-    async fn allow(&self, _: &LogAsk, services: &[usize]) -> Result<Allowance, Failure> {
-        let over = || Failure::new(FailureKind::Budget, "used up");
-        if self.closed {
-            return Err(over());
-        }
-        let refused = self.refused.iter().filter(|place| services.contains(place));
-        Ok(Allowance { scan_limit_gb: 3, refused: refused.map(|place| (*place, over())).collect() })
-    }
-
-    async fn charge(&self, _: &LogAsk, shares: &[(usize, u64)]) {
-        self.charged.lock().unwrap().extend(shares);
-    }
-}
 
 fn ask(services: &[&str]) -> LogAsk {
     let environment = Name::new("prod").unwrap();
@@ -436,6 +386,50 @@ async fn who_may_not_spend_is_left_out_and_nothing_is_asked_when_nobody_may() {
     let heard = tenant.source.lines(&ask(&["checkout"]), &mut Taken::default(), &counter).await.unwrap();
     assert_eq!(heard[0].as_ref().unwrap_err().kind, FailureKind::Budget);
     tenant.asked();
+}
+
+#[tokio::test]
+async fn a_metric_of_a_template_may_read_what_is_billed_where_that_is_switched_on() {
+    let query = "fetch spans | filter dt.entity.service == $entity | makeTimeseries count(), interval:1m";
+    let metric = MetricAsk {
+        name: "spans".into(),
+        query: query.into(),
+        unit: "count".into(),
+        by_host: false,
+        each: None,
+    };
+    let asked = Ask { metrics: vec![metric], ..crate::server::ask("x") };
+    let series = json!({"timeframe": {"start": "2026-11-18T11:55:00.000000000Z", "end": "2026-11-18T11:58:00.000000000Z"},
+        "interval": "60000000000", "count()": [1, 2, 3]});
+    for (is_on, is_watched, closed, refused) in [
+        (true, true, false, None),
+        (false, true, false, Some(FailureKind::Billed)),
+        (true, false, false, Some(FailureKind::Billed)),
+        (true, true, true, Some(FailureKind::Budget)),
+    ] {
+        let mut script = vec![entities(PLATFORM_ENTITIES, &["checkout"]).remove(0)];
+        if refused.is_none() {
+            script.push(answer(EXECUTE, 200, result(std::slice::from_ref(&series), json!([]), json!(77))));
+        }
+        let tenant = Tenant::with(script, |settings| {
+            grail(settings);
+            settings.billed.queries = is_on;
+        })
+        .await;
+        let counter = Arc::new(Counter { closed, ..Counter::default() });
+        if is_watched {
+            tenant.source.watch_over(counter.clone());
+        }
+        let reading = tenant.source.read(&asked).await.unwrap();
+        assert_eq!(reading.refused.first().map(|(_, failure)| failure.kind), refused);
+        assert_eq!(reading.chunks.len(), usize::from(refused.is_none()));
+        let charged = counter.charged.lock().unwrap().clone();
+        assert_eq!(charged, if refused.is_none() { vec![(0, 77)] } else { vec![] });
+        if refused.is_none() {
+            assert!(tenant.bodies()[1].contains("\"defaultScanLimitGbytes\":3"), "{}", tenant.bodies()[1]);
+        }
+        tenant.asked();
+    }
 }
 
 #[tokio::test]

@@ -29,4 +29,6 @@ mod services;
 #[cfg(test)]
 mod surroundings;
 #[cfg(test)]
+mod taking;
+#[cfg(test)]
 mod transport;

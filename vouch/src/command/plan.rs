@@ -5,7 +5,8 @@ use crate::output;
 use crate::settings::Settings;
 use clap::Args;
 use std::path::PathBuf;
-use vouch_collector::source::dynatrace::{Load, PlannedCalls, plan};
+use vouch_collector::config::{LogSourceKind, TenantSettings};
+use vouch_collector::source::dynatrace::{Load, LogLoad, PlannedCalls, plan, plan_logs, plan_scan};
 use vouch_service::run::report_invalid;
 
 #[derive(Debug, Args)]
@@ -19,6 +20,15 @@ pub(crate) struct Arguments {
     /// Services of the tenant.
     #[arg(long, value_name = "N", default_value_t = 400)]
     services: usize,
+    /// Deployments of a day, for what reading logs scans.
+    #[arg(long, value_name = "N", default_value_t = 50.0, value_parser = not_negative)]
+    deployments_a_day: f64,
+    /// What the buckets of logs that are read take in on a day, in GiB.
+    #[arg(long, value_name = "GIB", value_parser = not_negative)]
+    log_gib_a_day: Option<f64>,
+    /// Lines of logs that a service writes a minute.
+    #[arg(long, value_name = "N", default_value_t = 1000.0, value_parser = not_negative)]
+    log_lines_a_minute: f64,
     /// The template of the verifications; the default one.
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
@@ -48,8 +58,55 @@ pub(crate) fn run(arguments: &Arguments) -> Code {
         "template {}, {} verifications at the same time, {} services",
         template.name, load.verifications, load.services
     ));
-    output::line(&table(&plan(template, load)));
+    let logs = LogLoad {
+        verifications: arguments.verifications,
+        deployments_a_day: arguments.deployments_a_day,
+        minutes: template.duration.as_secs_f64() / 60.0,
+        gib_a_day: arguments.log_gib_a_day,
+        lines_a_minute: arguments.log_lines_a_minute,
+    };
+    let mut planned = plan(template, load);
+    let tenants = &settings.collector.tenants;
+    planned.extend(tenants.iter().flat_map(|tenant| plan_logs(&tenant.logs, &logs)));
+    output::line(&table(&planned));
+    tenants.iter().for_each(|tenant| output::line(&scanned(tenant, &logs)));
     exit::OK
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err("must be a number from 0 on".into()),
+    }
+}
+
+/// What is scanned of a tenant on a day, and what that costs.
+fn scanned(tenant: &TenantSettings, load: &LogLoad) -> String {
+    let name = &tenant.name;
+    if tenant.logs.source != LogSourceKind::Grail {
+        return format!("{name}: what is billed (logs of Grail, spans, events) is not read: 0 GiB a day");
+    }
+    let price = |gib: f64| {
+        let cost = tenant.billed.price_per_gib.map(|price| gib * price);
+        cost.map(|cost| format!(", {cost:.2} at the price of billed.price_per_gib")).unwrap_or_default()
+    };
+    #[allow(clippy::cast_precision_loss, reason = "shown to two digits")]
+    let budget = tenant.billed.bytes_per_day.unwrap_or(0) as f64 / (1_u64 << 30) as f64;
+    let most = format!("at most {budget:.2} GiB a day (billed.scan_budget_gib_per_day){}", price(budget));
+    let Some(scan) = plan_scan(&tenant.logs, load) else {
+        return format!(
+            "{name}: logs of Grail are read, {most}; say --log-gib-a-day to count what is expected"
+        );
+    };
+    let total = scan.total();
+    let share = if budget > 0.0 { 100.0 * total / budget } else { 0.0 };
+    let more = if total > budget { "; logs are not analysed any more once it is used up" } else { "" };
+    format!(
+        "{name}: {total:.2} GiB of logs are scanned a day{}: {:.2} for verifications, {:.2} for what was before; {share:.0} % of the budget, {most}{more}",
+        price(total),
+        scan.verification,
+        scan.history
+    )
 }
 
 fn table(planned: &[PlannedCalls]) -> String {
@@ -59,8 +116,7 @@ fn table(planned: &[PlannedCalls]) -> String {
         lines.push(format!("{:>8.1}  {shared:<8}  {:<14} {}", one.a_minute, one.endpoint, one.about));
     }
     let total: f64 = planned.iter().map(|one| one.a_minute).sum();
-    lines
-        .push(format!("{total:>8.1}  in all; what is billed (logs, spans, events) is not read: 0 GiB a day"));
+    lines.push(format!("{total:>8.1}  in all"));
     lines.join("\n")
 }
 

@@ -7,7 +7,7 @@ use crate::output;
 use clap::{ArgGroup, Args, ValueEnum};
 use std::time::Duration;
 use vouch_collector::source::Failure;
-use vouch_collector::source::dynatrace::{Query, QueryAsk, QuerySeries, When};
+use vouch_collector::source::dynatrace::{Query, QueryAsk, QuerySeries, When, billed};
 use vouch_proto::Timestamp;
 use vouch_service::clock::{Clock as _, SystemClock};
 use vouch_service::settings::parse_duration;
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Most gigabytes that a DQL query may read; what it reads is billed, except for metrics.
     #[arg(long, value_name = "GB", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     scan_limit: u32,
+    /// Send a DQL query that reads what Dynatrace bills by what it scans: logs, spans, events (`fetch`).
+    #[arg(long, requires = "dql")]
+    billed: bool,
     /// How long the result of a DQL query is waited for.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
     wait: Duration,
@@ -67,6 +70,10 @@ pub(crate) async fn run(arguments: Arguments) -> Code {
             return exit::USAGE;
         }
     };
+    let sources = arguments.dql.as_deref().map(billed).unwrap_or_default();
+    if !arguments.billed && !sources.is_empty() {
+        return show(&[QuerySeries::billed(&sources)], arguments.output);
+    }
     let answer = tokio::select! {
         answer = source.query_series(&ask) => answer,
         () = interrupted() => return exit::INTERRUPTED,

@@ -1,4 +1,14 @@
-//! What a query in DQL reads that Dynatrace bills by what it scans. Pure.
+//! What a query in DQL reads that Dynatrace bills by what it scans, and whether a metric of a template may.
+
+use super::Dynatrace;
+use crate::source::logs::{LogAsk, LoggedService, Meter, Purpose};
+use crate::source::{Ask, Failure, FailureKind, MetricAsk};
+use std::sync::Arc;
+
+/// Most gigabytes of a query that reads nothing billed.
+const FREE_SCAN_LIMIT_GB: u32 = 1;
+/// Longer windows are references: the minutes of a verification are read a few at a time.
+const LONGEST_OF_VERIFICATION_MINUTES: i64 = 15;
 
 /// Data objects that cost nothing to read.
 const FREE: [&str; 7] = [
@@ -26,6 +36,58 @@ pub fn billed(query: &str) -> Vec<String> {
         }
     }
     found
+}
+
+impl Dynatrace {
+    /// Gives it the account on which queries of templates that are billed go. Without one there are none.
+    pub fn watch_over(&self, meter: Arc<dyn Meter>) {
+        // Whoever came first stays.
+        self.meter.set(meter).ok();
+    }
+
+    /// Most gigabytes that a metric's query may scan, given what it reads that is billed.
+    pub(super) async fn may_scan(
+        &self,
+        ask: &Ask,
+        metric: &MetricAsk,
+        sources: &[String],
+    ) -> Result<u32, Failure> {
+        if sources.is_empty() {
+            return Ok(FREE_SCAN_LIMIT_GB);
+        }
+        let meter = self.meter.get().filter(|_| self.client.settings().billed.queries);
+        let Some(meter) = meter else {
+            let message = format!(
+                "`{}` reads {}, which is billed and off; use `timeseries`, which is not billed, or set collector.billed.queries",
+                metric.name,
+                sources.join(", ")
+            );
+            return Err(Failure::new(FailureKind::Billed, message));
+        };
+        let allowance = meter.allow(&charged(ask), &[0]).await?;
+        match allowance.refused.into_iter().next() {
+            Some((_, failure)) => Err(failure),
+            None => Ok(allowance.scan_limit_gb),
+        }
+    }
+
+    /// Notes what the query of a metric scanned.
+    pub(super) async fn charge(&self, ask: &Ask, bytes: u64) {
+        if let Some(meter) = self.meter.get() {
+            meter.charge(&charged(ask), &[(0, bytes)]).await;
+        }
+    }
+}
+
+/// What an account is told of a metric's query.
+fn charged(ask: &Ask) -> LogAsk {
+    let (environment, service) = (ask.environment.clone(), ask.service.clone());
+    let is_reference = ask.window.minutes() > LONGEST_OF_VERIFICATION_MINUTES;
+    LogAsk {
+        services: vec![LoggedService { environment, service }],
+        window: ask.window,
+        purpose: if is_reference { Purpose::History } else { Purpose::Verification },
+    }
 }
 
 /// The words of a query, without what stands in quotes and comments.

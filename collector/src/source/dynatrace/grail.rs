@@ -57,6 +57,9 @@ pub(super) struct DqlResult {
     pub(super) records: Vec<Option<Map<String, Value>>>,
     #[serde(default)]
     metadata: Metadata,
+    /// What is said of what was scanned.
+    #[serde(skip)]
+    scanned_note: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -126,7 +129,13 @@ impl DqlResult {
 
     /// What the source says besides, in words.
     pub(super) fn notes(&self) -> Vec<String> {
-        self.notifications().map(Notification::text).collect()
+        self.notifications().map(Notification::text).chain(self.scanned_note.clone()).collect()
+    }
+
+    /// Says what was scanned among the notes, where that is billed.
+    pub(super) fn note_scanned(&mut self, is_billed: bool) {
+        let bytes = self.scanned_bytes();
+        self.scanned_note = is_billed.then(|| format!("{bytes} bytes were scanned, which are billed"));
     }
 
     /// Whether something was left out: a limit was reached, or the answer was cut.

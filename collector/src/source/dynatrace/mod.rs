@@ -42,6 +42,7 @@ pub(crate) use credential::{OAUTH_CLIENT, OAUTH_SCOPES, TOKEN_URL};
 pub use credential::{OAuthSettings, Scheme};
 pub use entities::Process;
 pub(crate) use events::WRITE_SCOPE;
+pub use logs::{LogLoad, PlannedScan, plan_logs, plan_scan};
 pub use plan::{Load, PlannedCalls, plan};
 pub use query::{Query, QueryAsk, QuerySeries, Slot, When};
 pub use robustness::read_anything;
@@ -60,6 +61,7 @@ use self::refusal::missing_metric;
 use self::selector::EntityKind;
 use self::timeseries::is_dql;
 use self::unit::{Conversion, conversion};
+use super::logs::Meter;
 use super::{
     Ask, Bystander, Chunk, EventKind, Failure, FailureKind, KnownService, MetricAsk, MetricSource, Reading,
     SourceEvent,
@@ -68,7 +70,7 @@ use crate::config::TenantSettings;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use vouch_proto::{Deployment, Name, Objective, Problem, Timestamp, Window};
@@ -101,6 +103,8 @@ pub struct Dynatrace {
     describing: Batcher<String, Descriptor>,
     objectives: tokio::sync::Mutex<objectives::Known>,
     logs: LogState,
+    /// On whose account billed queries of templates go.
+    meter: OnceLock<Arc<dyn Meter>>,
 }
 
 /// What a descriptor said, and when.
@@ -145,6 +149,7 @@ impl Dynatrace {
             describing: Batcher::default(),
             objectives: tokio::sync::Mutex::default(),
             logs: LogState::default(),
+            meter: OnceLock::new(),
         })
     }
 

@@ -126,13 +126,16 @@ pub(super) fn series(
     Ok(all)
 }
 
+/// What a series is measured for, on which host, and the series.
+type Item<'d> = (String, Option<String>, &'d DataSeries);
+
 /// What each series is measured for, and on which host: things of the same name carry their ids.
 fn items<'d>(
     ask: &MetricAsk,
     key: &str,
     result: &'d MetricResult,
     names: &BTreeMap<String, String>,
-) -> Result<Vec<(String, Option<String>, &'d DataSeries)>, Failure> {
+) -> Result<Vec<Item<'d>>, Failure> {
     let name = |data: &DataSeries, id: &str| {
         data_name(data, id).or_else(|| names.get(id).cloned()).unwrap_or_else(|| id.to_owned())
     };

@@ -1,5 +1,6 @@
 //! Metrics of a template that are queries in DQL: read from Grail, on the same grid as those of Metrics API v2.
 
+use super::billed::billed;
 use super::credential::Scheme;
 use super::grail::DqlAsk;
 use super::normalise::Grid;
@@ -10,12 +11,10 @@ use crate::source::{Ask, Failure, FailureKind, MetricAsk, Reading};
 use std::time::Duration;
 use vouch_proto::Series;
 
-/// What a query in DQL begins with. Others read what is billed.
+/// What a query of metrics begins with, which is not billed.
 const COMMAND: &str = "timeseries";
 /// Stands for the id of the service's entity.
 pub(super) const ENTITY: &str = "$entity";
-/// Metrics are not billed; whatever else a query names reads no more than this.
-const SCAN_LIMIT_GB: u32 = 1;
 /// How long a result is waited for, on the injected clock.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -58,16 +57,15 @@ impl Dynatrace {
                 metric.name
             )));
         }
-        if !metric.query.trim_start().starts_with(COMMAND) {
-            return Err(refuse(format!(
-                "`{}` reads what is billed (`fetch`), which is off; use `timeseries`, which is not billed",
-                metric.name
-            )));
-        }
+        let sources = billed(&metric.query);
         let query = metric.query.replace(ENTITY, &format!("\"{}\"", service.replace(['"', '\\'], "")));
         let (from, to) = (ask.window.start(), ask.window.end());
-        let dql = DqlAsk { query: &query, from, to, scan_limit_gb: SCAN_LIMIT_GB, patience: PATIENCE };
+        let scan_limit_gb = self.may_scan(ask, metric, &sources).await?;
+        let dql = DqlAsk { query: &query, from, to, scan_limit_gb, patience: PATIENCE };
         let result = self.dql(&dql).await?;
+        if !sources.is_empty() {
+            self.charge(ask, result.scanned_bytes()).await;
+        }
         if let Some(failure) = result.incomplete() {
             return Err(failure);
         }

@@ -4,6 +4,7 @@ use super::answer::TokenInfo;
 use super::client::{Call, Client};
 use super::credential::Scheme;
 use super::{Dynatrace, Failure, FailureKind};
+use crate::config::LogSourceKind;
 use crate::source::Purpose;
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
@@ -14,6 +15,8 @@ use vouch_service::clock::{self, SharedClock};
 
 /// The scopes that collecting needs.
 pub const SCOPES: [&str; 2] = ["metrics.read", "entities.read"];
+/// The scope that reading logs of Logs v2 needs besides.
+const LOGS_SCOPE: &str = "logs.read";
 /// Days before a token expires at which the log begins to say so.
 const EXPIRES_SOON_DAYS: u64 = 14;
 const AGAIN: Duration = Duration::from_secs(60);
@@ -86,7 +89,7 @@ pub(super) async fn look_up(client: &Client) -> Result<TokenState, Failure> {
         ..Call::get(&["apiTokens", "lookup"], Vec::new(), SCOPES[0]).for_the(Purpose::Guard)
     };
     match client.send::<TokenInfo>(&call).await {
-        Ok(info) => Ok(state(&info, client.now())),
+        Ok(info) => Ok(state(&info, &needed(client), client.now())),
         Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::BadRequest) => {
             Ok(TokenState::default())
         }
@@ -94,19 +97,25 @@ pub(super) async fn look_up(client: &Client) -> Result<TokenState, Failure> {
     }
 }
 
-fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
+/// The scopes that the settings need.
+fn needed(client: &Client) -> Vec<&'static str> {
+    let logs = (client.settings().logs.source == LogSourceKind::Classic).then_some(LOGS_SCOPE);
+    SCOPES.into_iter().chain(logs).collect()
+}
+
+fn state(info: &TokenInfo, scopes: &[&str], now: Timestamp) -> TokenState {
     let known =
         info.expiration_date.as_deref().and_then(|text| Some((text, text.parse::<Timestamp>().ok()?)));
     let Some((text, expires)) = known else {
-        let scopes = info.scopes.clone();
-        return TokenState { wrong: wrong_with(info), is_known: true, scopes, ..TokenState::default() };
+        let (wrong, had) = (wrong_with(info, scopes), info.scopes.clone());
+        return TokenState { wrong, is_known: true, scopes: had, ..TokenState::default() };
     };
     let days = expires.since(now).as_secs() / 86_400;
     let expired = (expires <= now).then(|| {
         format!("the token has expired ({text}); generate another one in Dynatrace > Access tokens and put it into collector.token_file")
     });
     TokenState {
-        wrong: wrong_with(info).or(expired),
+        wrong: wrong_with(info, scopes).or(expired),
         expires: Some(format!("{text}, in {days} days")),
         expires_soon: days < EXPIRES_SOON_DAYS,
         is_known: true,
@@ -114,16 +123,17 @@ fn state(info: &TokenInfo, now: Timestamp) -> TokenState {
     }
 }
 
-fn wrong_with(info: &TokenInfo) -> Option<String> {
+fn wrong_with(info: &TokenInfo, scopes: &[&str]) -> Option<String> {
     if !info.enabled {
         return Some("the token is disabled; enable it in Dynatrace > Access tokens".to_owned());
     }
-    let missing: Vec<&str> = SCOPES.into_iter().filter(|s| !info.scopes.iter().any(|has| has == s)).collect();
+    let missing: Vec<&str> =
+        scopes.iter().copied().filter(|s| !info.scopes.iter().any(|has| has == s)).collect();
     (!missing.is_empty()).then(|| {
         format!(
             "missing_scope: the token lacks {}; generate one with {} in Dynatrace > Access tokens and put it into collector.token_file",
             missing.join(", "),
-            SCOPES.join(", ")
+            scopes.join(", ")
         )
     })
 }
@@ -139,11 +149,13 @@ mod tests {
             expiration_date: None,
             scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
         };
-        assert_eq!(wrong_with(&info(&["entities.read", "metrics.read", "x"])), None);
-        let said = wrong_with(&info(&["metrics.read"])).unwrap();
+        assert_eq!(wrong_with(&info(&["entities.read", "metrics.read", "x"]), &SCOPES), None);
+        let said = wrong_with(&info(&["metrics.read"]), &SCOPES).unwrap();
         assert!(said.contains("lacks entities.read;"), "{said}");
+        let said = wrong_with(&info(&SCOPES), &[SCOPES[0], LOGS_SCOPE]).unwrap();
+        assert!(said.contains("lacks logs.read;"), "{said}");
         let disabled = TokenInfo { enabled: false, ..info(&[]) };
-        assert!(wrong_with(&disabled).unwrap().contains("disabled"));
+        assert!(wrong_with(&disabled, &SCOPES).unwrap().contains("disabled"));
     }
 
     #[test]
@@ -155,7 +167,7 @@ mod tests {
                 expiration_date: Some(date.into()),
                 scopes: SCOPES.iter().map(|s| (*s).to_owned()).collect(),
             };
-            state(&info, now)
+            state(&info, &SCOPES, now)
         };
         let later = of("2027-11-18T12:00:00.000Z");
         assert_eq!((later.wrong, later.expires_soon), (None, false));

@@ -1,5 +1,6 @@
 //! Logs v2: exported page by page; searched slice by slice where a cluster is too old to export.
 
+use super::super::Dynatrace;
 use super::super::client::Call;
 use super::super::refusal::quote;
 use super::line::{GROUP, LogRecord, RawLine, SERVICE};
@@ -13,11 +14,11 @@ use vouch_proto::LogGap;
 
 const SCOPE: &str = "logs.read";
 /// Records of a page of an export.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 /// Records of a search: the API has no more of them.
 const SEARCHED: usize = 1_000;
 /// Ids of one query, which may have 20 comparisons and operators.
-const IDS_PER_CALL: usize = 10;
+pub(super) const IDS_PER_CALL: usize = 10;
 /// Most pages of one window: far more than a minute has, so that a page key that repeats ends.
 const PAGES: usize = 20_000;
 /// How often an export is begun anew because its page key is gone.
@@ -193,6 +194,18 @@ impl Reading<'_> {
             }
         }
         Err(Failure::new(FailureKind::BadAnswer, format!("logs/search has more than {PAGES} slices")))
+    }
+}
+
+impl Dynatrace {
+    /// Whether Logs v2 answers.
+    ///
+    /// # Errors
+    /// Where it does not, refuses, or the tenant keeps its logs in Grail.
+    pub async fn has_logs(&self) -> Result<(), Failure> {
+        let query = vec![("from", "now-1m".to_owned()), ("pageSize", "1".to_owned())];
+        let page = self.client.send_aside::<ExportPage>(&Call::get(&["logs", "export"], query, SCOPE)).await;
+        page.map(|_| ()).map_err(in_grail)
     }
 }
 

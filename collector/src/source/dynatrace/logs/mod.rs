@@ -1,10 +1,13 @@
 //! Lines of logs: of Logs v2 where the tenant has Logs Classic, of Grail by DQL where it has that.
 
 mod classic;
+mod cost;
 mod fetch;
 mod line;
 mod owner;
 mod slices;
+
+pub use self::cost::{LogLoad, PlannedScan, plan_logs, plan_scan};
 
 use self::classic::Endpoint;
 use self::line::RawLine;

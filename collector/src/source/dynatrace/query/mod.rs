@@ -89,6 +89,27 @@ impl QuerySeries {
     }
 }
 
+impl QuerySeries {
+    /// In the place of a query that was not sent, because it reads what is billed.
+    #[must_use]
+    pub fn billed(sources: &[String]) -> Self {
+        let nothing = Self {
+            metric: String::new(),
+            dimensions: BTreeMap::new(),
+            unit: String::new(),
+            resolution: Slot::Unknown,
+            samples: Vec::new(),
+            warnings: Vec::new(),
+            refused: None,
+        };
+        let message = format!(
+            "the query reads {}, which is billed by what it scans, and was not sent; say --billed to send it, or use `timeseries`, which is not billed",
+            sources.join(", ")
+        );
+        nothing.refuse(&Failure::new(FailureKind::Billed, message))
+    }
+}
+
 /// Length of a slot, as ISO 8601 writes a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {

@@ -2,6 +2,7 @@
 
 use super::{Query, QueryAsk, QuerySeries, Slot};
 use crate::source::dynatrace::Dynatrace;
+use crate::source::dynatrace::billed::billed;
 use crate::source::dynatrace::credential::Scheme;
 use crate::source::dynatrace::grail::{DqlAsk, DqlResult};
 use crate::source::dynatrace::unit::conversion;
@@ -38,7 +39,8 @@ impl Dynatrace {
         let Query::Dql { query, scan_limit_gb, patience } = &ask.query else { return Ok(Vec::new()) };
         let (scan_limit_gb, patience) = (*scan_limit_gb, *patience);
         let dql = DqlAsk { query, from: ask.from.at, to: ask.to.at, scan_limit_gb, patience };
-        let result = self.dql(&dql).await.map_err(|failure| self.with_hint(failure))?;
+        let mut result = self.dql(&dql).await.map_err(|failure| self.with_hint(failure))?;
+        result.note_scanned(!billed(query).is_empty());
         if result.records.is_empty() {
             let message = "the query has no record in this time; check its filters, and whether anything was written then";
             let failure = result.incomplete().unwrap_or_else(|| Failure::new(FailureKind::NoData, message));
