@@ -232,6 +232,11 @@ fn read_rollback(
     policy.default_mode = section.parsed("default").unwrap_or(Mode::DryRun);
     if let Some(action) = section.text("action") {
         check_action(&action, "action", actions, &mut section);
+        let kind = actions.iter().find(|a| a.name == action).map(|a| &a.kind);
+        if let Some(kind) = kind.filter(|kind| !kind.serves().rollback) {
+            let kind = kind.as_str();
+            section.refuse("action", format!("`{action}` is of type {kind}, which rolls nothing back"));
+        }
         policy.rollback_action = action;
     }
     match section.raw("environments").map(|value| value.as_object()) {
@@ -280,6 +285,10 @@ fn read_alert(
     for (i, action) in named.iter().enumerate() {
         let field = format!("actions[{i}]");
         check_action(action, &field, actions, &mut section);
+        let kind = actions.iter().find(|a| a.name == *action).map(|a| &a.kind);
+        if let Some(kind) = kind.filter(|kind| !kind.serves().alert) {
+            section.refuse(&field, format!("`{action}` is of type {}, which tells nobody", kind.as_str()));
+        }
         if named.iter().take(i).any(|other| other == action) {
             section.refuse(&field, format!("`{action}` is named twice"));
         }

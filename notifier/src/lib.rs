@@ -2,6 +2,7 @@
 
 mod accounts;
 pub mod action;
+pub mod alert;
 mod audit;
 pub mod config;
 #[cfg(test)]

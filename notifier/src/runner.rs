@@ -1,7 +1,8 @@
 //! Carries decisions out: claim, act, record, for one verdict at a time and all of its actions at once.
 
 use crate::accounts::Accounts;
-use crate::action::{Action, ActionError, ActionRequest, Effect};
+use crate::action::{Action, ActionError, ActionRequest, Effect, Tools};
+use crate::alert::{About, Alert};
 use crate::audit::{self, End};
 use crate::config::{ActionSettings, NotifierSettings, PolicySettings, RetrySettings};
 use crate::ledger::{self, Entry, Probe, Resolution, State, Taken, Work};
@@ -67,7 +68,7 @@ impl Runner {
     pub(crate) fn new(settings: &NotifierSettings, around: Surroundings) -> anyhow::Result<Self> {
         let slot = |settings: &ActionSettings| -> anyhow::Result<(String, Slot)> {
             let slot = Slot {
-                action: settings.kind.build()?,
+                action: settings.kind.build(&Tools::default())?,
                 kind: settings.kind.as_str(),
                 retry: settings.retry,
                 permits: Semaphore::new(settings.max_in_flight),
@@ -357,6 +358,11 @@ impl Runner {
             rule: decision.rule,
             summary: decision.detail.clone(),
             verdict: case.verdict.clone(),
+            alert: Arc::new(Alert::new(
+                &case.verdict,
+                About { did: decision.detail.clone(), ..About::default() },
+            )),
+            memory: None,
             traceparent: case.traceparent.clone(),
             attempt,
             sent_at: self.clock.now(),

@@ -41,6 +41,15 @@ impl Endpoint {
     pub(super) fn url(&self) -> Url {
         self.0.clone()
     }
+
+    /// An address below this one; each segment is encoded.
+    pub(super) fn below(&self, segments: &[&str]) -> Self {
+        let mut url = self.0.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        Self(url)
+    }
 }
 
 /// `host` or `*.domain`.
@@ -104,6 +113,14 @@ mod tests {
         }
         for bad in ["https://corp.example/", "https://evilcorp.example/", "https://hooks.example.evil/"] {
             assert!(refused(bad, &allowed).contains("allowed_hosts"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_below_is_encoded() {
+        for base in ["https://a.example/api", "https://a.example/api/"] {
+            let below = Endpoint::new(base, false, &[]).unwrap().below(&["v2", "a/b c"]);
+            assert_eq!(below.url().as_str(), "https://a.example/api/v2/a%2Fb%20c");
         }
     }
 

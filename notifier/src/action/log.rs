@@ -20,7 +20,7 @@ impl Action for Log {
             "{}",
             request.summary
         );
-        Ok(Done { detail: request.summary.clone(), dry_run: true })
+        Ok(Done { dry_run: true, ..Done::new(request.summary.clone()) })
     }
 
     /// A second line does no harm.

@@ -75,7 +75,7 @@ impl Action for Twin {
             Err(ActionError { retryable, effect, detail: detail.to_owned(), retry_after: None })
         };
         match fate {
-            0..=2 => Ok(Done { detail: "done".to_owned(), dry_run: false }),
+            0..=2 => Ok(Done::new("done".to_owned())),
             3 => error(Effect::Possible, "done, and the answer was lost"),
             4 => error(Effect::Possible, "lost before it was done"),
             _ => error(Effect::None, "refused"),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod channels;
+pub mod golden;
 pub mod receiver;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
