@@ -22,6 +22,8 @@ pub struct StreamSpec {
     pub max_bytes: i64,
     /// How long a `Nats-Msg-Id` is remembered; longer than the longest outage that is retried.
     pub duplicate_window: Duration,
+    /// A queue: a message is gone once it was worked on, and where there is no room no new one is taken.
+    pub work_queue: bool,
 }
 
 /// What a key-value bucket keeps.
@@ -61,6 +63,7 @@ macro_rules! stream {
             max_messages_per_subject: $per_subject,
             max_bytes: $gib * GIB,
             duplicate_window: RETRY_WINDOW,
+            work_queue: false,
         }
     };
 }
@@ -85,10 +88,18 @@ pub const ACTIONS: StreamSpec =
     stream!("VOUCH_ACTION", "vouch.v1.action.>", "What was done about verdicts", 365 days, 4 GiB, -1);
 /// What could not be decoded or handled.
 pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead-letter.>", "Messages that could not be used", 30 days, 1 GiB, -1);
+/// Alerts that wait for their action: longer than `alert.max_age` may be, so that each is told or declared expired.
+pub const ALERTS: StreamSpec = StreamSpec {
+    work_queue: true,
+    ..stream!("VOUCH_ALERT", "vouch.v1.alert.>", "Alerts that wait for their action", 31 days, 1 GiB, -1)
+};
+/// What is told to other tools of delivery.
+pub const CDEVENTS: StreamSpec =
+    stream!("VOUCH_CDEVENT", "vouch.v1.cdevent.>", "Verdicts and rollbacks as CDEvents", 30 days, 1 GiB, -1);
 
 /// Every stream.
-pub const STREAMS: [StreamSpec; 7] =
-    [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, DEAD_LETTERS];
+pub const STREAMS: [StreamSpec; 9] =
+    [DEPLOYMENTS, SERIES, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, DEAD_LETTERS, ALERTS, CDEVENTS];
 
 const fn bucket(name: &'static str, description: &'static str, max_age: Duration) -> BucketSpec {
     BucketSpec { name, description, max_age }
@@ -113,9 +124,12 @@ pub const LEASE_BUCKET: BucketSpec = bucket("vouch_leases", "Owners of partition
 /// What was spent of the tenant's budget.
 pub const SPENDING_BUCKET: BucketSpec =
     bucket("vouch_spending", "What was spent of the budget", Duration::ZERO);
+/// Incidents of services, and what channels keep about them.
+pub const INCIDENT_BUCKET: BucketSpec =
+    bucket("vouch_incidents", "Incidents and their threads", Duration::from_secs(365 * 24 * 3600));
 
 /// Every bucket.
-pub const BUCKETS: [BucketSpec; 7] = [
+pub const BUCKETS: [BucketSpec; 8] = [
     DEPLOYMENT_BUCKET,
     VERIFICATION_BUCKET,
     COLLECTION_BUCKET,
@@ -123,6 +137,7 @@ pub const BUCKETS: [BucketSpec; 7] = [
     CATALOGUE_BUCKET,
     LEASE_BUCKET,
     SPENDING_BUCKET,
+    INCIDENT_BUCKET,
 ];
 
 const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pending: i64) -> ConsumerSpec {
@@ -135,6 +150,8 @@ pub const COLLECTOR_DEPLOYMENTS: ConsumerSpec = consumer("collector-deployments"
 pub const ANALYZER_DEPLOYMENTS: ConsumerSpec = consumer("analyzer-deployments", DEPLOYMENTS.name, 30, 256);
 /// The notifiers' share of the verdicts.
 pub const NOTIFIER_VERDICTS: ConsumerSpec = consumer("notifier-verdicts", VERDICTS.name, 30, 64);
+/// Name under which notifiers dead-letter alerts (each action has a consumer of its own).
+pub const NOTIFIER_ALERTS: &str = "notifier-alerts";
 /// Name under which analyzers dead-letter series (they read them in order, with no durable consumer).
 pub const ANALYZER_SERIES: &str = "analyzer-series";
 
@@ -193,6 +210,42 @@ pub fn evidence(environment: &Name, service: &Name, verification_id: &str, part:
 #[must_use]
 pub fn action(environment: &Name, service: &Name) -> String {
     format!("vouch.v1.action.{}.{}", environment.token(), service.token())
+}
+
+/// Subject of the alerts that wait for an action.
+#[must_use]
+pub fn alert(action: &str) -> String {
+    format!("vouch.v1.alert.{}", encode_token(action))
+}
+
+/// The action that the subject of an alert names.
+#[must_use]
+pub fn action_of_alert(subject: &str) -> Option<String> {
+    decode_token(subject.split('.').nth(3)?)
+}
+
+/// Durable name of the consumer of an action's alerts.
+#[must_use]
+pub fn alert_consumer(action: &str) -> String {
+    format!("{NOTIFIER_ALERTS}-{}", encode_token(action))
+}
+
+/// Subject of what other tools are told about a service.
+#[must_use]
+pub fn cdevent(environment: &Name, service: &Name) -> String {
+    format!("vouch.v1.cdevent.{}.{}", environment.token(), service.token())
+}
+
+/// Key of a service's incidents.
+#[must_use]
+pub fn incidents_key(environment: &Name, service: &Name) -> String {
+    format!("of.{}.{}", environment.token(), service.token())
+}
+
+/// Key of what an action keeps about an incident.
+#[must_use]
+pub fn memory_key(incident: &str, action: &str) -> String {
+    format!("memory.{}.{}", encode_token(incident), encode_token(action))
 }
 
 /// Subject of a consumer's dead letters.
@@ -302,6 +355,14 @@ mod tests {
             verification_of_verdict(&verdict(&name("a.b"), &name("c"), "01J.1")),
             Some("01J.1".into())
         );
+    }
+
+    #[test]
+    fn alerts_wait_by_action() {
+        assert_eq!(alert("chat-1"), "vouch.v1.alert.chat-1");
+        assert_eq!(action_of_alert(&alert("a.b")).as_deref(), Some("a.b"));
+        assert_eq!(action_of_alert("vouch.v1.alert"), None);
+        assert_eq!(alert_consumer("chat"), "notifier-alerts-chat");
     }
 
     #[test]

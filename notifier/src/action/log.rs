@@ -29,6 +29,11 @@ impl Action for Log {
     }
 
     fn promise(&self) -> Promise {
-        Promise { timeout: Duration::from_secs(1), idempotent: true, probe_after: Some(Duration::ZERO) }
+        Promise {
+            timeout: Duration::from_secs(1),
+            idempotent: true,
+            probe_after: Some(Duration::ZERO),
+            confirms: false,
+        }
     }
 }

@@ -119,6 +119,11 @@ pub trait Action: Debug + Send + Sync {
 
     /// What the receiver guarantees, and how long a call takes.
     fn promise(&self) -> Promise;
+
+    /// Whether it keeps something about an incident from one call to the next (`Done::memory`).
+    fn remembers(&self) -> bool {
+        false
+    }
 }
 
 /// What holds for every call of an action.
@@ -130,13 +135,15 @@ pub struct Promise {
     pub idempotent: bool,
     /// How long after a call `probe` tells the truth; `None` where it never can.
     pub probe_after: Option<Duration>,
+    /// `Done` of a rollback says that the version before is live and healthy, not only that the request was taken.
+    pub confirms: bool,
 }
 
 impl Promise {
     /// Of a channel: nobody can be asked.
     #[must_use]
     pub const fn of_a_channel(timeout: Duration, idempotent: bool) -> Self {
-        Self { timeout, idempotent, probe_after: None }
+        Self { timeout, idempotent, probe_after: None, confirms: false }
     }
 }
 

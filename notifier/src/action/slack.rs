@@ -158,6 +158,10 @@ impl Action for Slack {
         // The first message is changed, and then a word is put under it.
         Promise::of_a_channel(self.settings.http.timeout * 2, false)
     }
+
+    fn remembers(&self) -> bool {
+        matches!(self.settings.way, Way::Bot { .. })
+    }
 }
 
 impl Slack {

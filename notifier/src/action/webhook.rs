@@ -25,7 +25,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) static KIND: Kind = Kind {
     word: "webhook",
     serves: Serves { rollback: true, alert: true, report: true },
-    tells: Tells { updates: false, resolved: false },
+    tells: Tells { updates: false, resolved: true },
     read,
 };
 
@@ -44,6 +44,8 @@ struct WebhookSettings {
     probe_url: Option<Endpoint>,
     /// How long after a call that answer is to be trusted.
     probe_after: Duration,
+    /// It answers only once the version before is live and healthy.
+    confirms: bool,
     /// The body, where it is one of one's own.
     body: Option<Template>,
 }
@@ -69,12 +71,14 @@ fn read(section: &mut Section<'_>, allowed_hosts: &[String]) -> Option<Arc<dyn M
     let http = HttpSettings::read(section);
     let idempotent = section.flag("idempotent", false);
     let probe_after = section.duration("probe_after", 30 * SECOND, SECOND / 100..=600 * SECOND);
+    let confirms = section.flag("confirms", false);
     let body = Template::read(section, "body", "body_file");
     if let Some(Err(e)) = body.as_ref().map(try_out) {
         section.refuse("body", format!("does not render: {e}"));
     }
     let url = url?;
-    let settings = WebhookSettings { url, http, secret, token, idempotent, probe_url, probe_after, body };
+    let settings =
+        WebhookSettings { url, http, secret, token, idempotent, probe_url, probe_after, confirms, body };
     Some(Arc::new(settings))
 }
 
@@ -193,6 +197,7 @@ impl Action for Webhook {
             timeout: self.settings.http.timeout,
             idempotent: self.settings.idempotent,
             probe_after: self.settings.probe_url.as_ref().map(|_| self.settings.probe_after),
+            confirms: self.settings.confirms,
         }
     }
 }

@@ -108,6 +108,7 @@ pub struct Entity {
 
 /// Where to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Links {
     /// The evidence page.
     pub evidence: Option<String>,
@@ -128,6 +129,7 @@ pub struct Opened {
 
 /// What is told about a verdict, besides the verdict itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct About {
     /// Where it stands in its incident; `None` outside of one.
     pub stage: Option<Stage>,
