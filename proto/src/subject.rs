@@ -91,11 +91,14 @@ pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead
 /// Alerts that wait for their action: longer than `alert.max_age` may be, so that each is told or declared expired.
 pub const ALERTS: StreamSpec = StreamSpec {
     work_queue: true,
+    max_bytes: GIB / 4,
     ..stream!("VOUCH_ALERT", "vouch.v1.alert.>", "Alerts that wait for their action", 31 days, 1 GiB, -1)
 };
 /// What is told to other tools of delivery.
-pub const CDEVENTS: StreamSpec =
-    stream!("VOUCH_CDEVENT", "vouch.v1.cdevent.>", "Verdicts and rollbacks as CDEvents", 30 days, 1 GiB, -1);
+pub const CDEVENTS: StreamSpec = StreamSpec {
+    max_bytes: GIB / 4,
+    ..stream!("VOUCH_CDEVENT", "vouch.v1.cdevent.>", "Verdicts and rollbacks as CDEvents", 30 days, 1 GiB, -1)
+};
 
 /// Every stream.
 pub const STREAMS: [StreamSpec; 9] =

@@ -78,7 +78,11 @@ impl Drop for Server {
 fn spawn_nats(folder: &TempDir, port: &str) -> Child {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.tools/nats/bin/nats-server");
     let program = if own.exists() { own } else { PathBuf::from("nats-server") };
+    // The limits of the streams count as used; by default a server has three quarters of the free space.
+    let config = folder.path().join("nats.conf");
+    std::fs::write(&config, "jetstream { max_file_store: 1TB }").unwrap();
     let mut command = Command::new(program);
+    command.arg("-c").arg(config);
     command.args(["-a", "127.0.0.1", "-js", "-p", port, "-sd"]).arg(folder.path().join("data"));
     command.arg("--ports_file_dir").arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("nats-server starts; `./dev setup` brings one")
