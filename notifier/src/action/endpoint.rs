@@ -28,12 +28,7 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("holds a user or password; use `token_file`".to_owned());
         }
-        if !allowed_hosts.is_empty() && !allowed_hosts.iter().any(|allowed| matches(allowed, host)) {
-            return Err(format!(
-                "goes to {host}, which is not among notifier.allowed_hosts: {}",
-                allowed_hosts.join(", ")
-            ));
-        }
+        allowed(host, allowed_hosts)?;
         Ok(Self(url))
     }
 
@@ -52,6 +47,15 @@ impl Endpoint {
     }
 }
 
+/// Whether a host may be called.
+pub(super) fn allowed(host: &str, allowed_hosts: &[String]) -> Result<(), String> {
+    if allowed_hosts.is_empty() || allowed_hosts.iter().any(|allowed| matches(allowed, host)) {
+        return Ok(());
+    }
+    let hosts = allowed_hosts.join(", ");
+    Err(format!("goes to {host}, which is not among notifier.allowed_hosts: {hosts}"))
+}
+
 /// `host` or `*.domain`.
 fn matches(allowed: &str, host: &str) -> bool {
     let (allowed, host) = (allowed.to_ascii_lowercase(), host.to_ascii_lowercase());
@@ -63,7 +67,7 @@ fn matches(allowed: &str, host: &str) -> bool {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

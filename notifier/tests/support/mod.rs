@@ -5,6 +5,7 @@
 pub mod channels;
 pub mod golden;
 pub mod receiver;
+pub mod smtp;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt as _;
