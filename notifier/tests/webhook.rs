@@ -133,3 +133,74 @@ async fn a_probe_asks_which_version_is_live() {
     assert_eq!(webhook(&receiver, "").probe(&request()).await, Probe::CannotTell, "nobody to ask");
     drop(receiver);
 }
+
+#[cfg(test)]
+/// A server that only talks to clients with a certificate of its authority; answers its port.
+async fn mutual_tls(folder: &std::path::Path) -> u16 {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_cert = ca.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        (cert, key)
+    };
+    let (client, client_key) = issue("vouch");
+    for (file, pem) in
+        [("ca.pem", ca_cert.pem()), ("c.pem", client.pem()), ("k.pem", client_key.serialize_pem())]
+    {
+        std::fs::write(folder.join(file), pem).unwrap();
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(ca_cert.der().clone()).unwrap();
+    let (server, server_key) = issue("localhost");
+    let chain = vec![CertificateDer::from(server.der().to_vec())];
+    let key = PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
+    let verifier = WebPkiClientVerifier::builder(roots.into()).build().unwrap();
+    let config =
+        ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio_util::task::TaskTracker::new().spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut some = [0; 1024];
+            if stream.read(&mut some).await.is_ok_and(|n| n > 0) {
+                stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await.ok();
+                stream.shutdown().await.ok();
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_shown_where_the_receiver_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = mutual_tls(folder.path()).await;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let receiver = Receiver::start(vec![]).await;
+    let hook = |more: &str| {
+        action(
+            &receiver,
+            &format!("type: webhook, unsigned: true, url: 'https://localhost:{port}/hook'{more}"),
+        )
+    };
+    let ca = format!(", ca_file: '{}'", file("ca.pem"));
+    let own = format!("{ca}, client_cert_file: '{}', client_key_file: '{}'", file("c.pem"), file("k.pem"));
+    let with = hook(&own);
+    assert!(!format!("{with:?}").contains("PRIVATE"));
+    assert!(with.execute(&request()).await.unwrap().detail.ends_with("answered 202"));
+    for without in [&ca, ""] {
+        assert!(hook(without).execute(&request()).await.unwrap_err().retryable, "{without}");
+    }
+}

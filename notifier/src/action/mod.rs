@@ -1,5 +1,7 @@
 //! What can be done about a verdict: the trait, its types, and the one list of actions. One file per action.
 
+mod cdevents;
+mod dynatrace;
 mod email;
 mod endpoint;
 mod http;
@@ -30,8 +32,16 @@ use vouch_service::nats::Nats;
 use vouch_service::settings::Section;
 
 /// Every action that settings can name, besides `log`. A new one has its file, its `mod` above, and its line here.
-const KINDS: [&Kind; 6] =
-    [&email::KIND, &opsgenie::KIND, &pagerduty::KIND, &slack::KIND, &teams::KIND, &webhook::KIND];
+const KINDS: [&Kind; 8] = [
+    &cdevents::KIND,
+    &dynatrace::KIND,
+    &email::KIND,
+    &opsgenie::KIND,
+    &pagerduty::KIND,
+    &slack::KIND,
+    &teams::KIND,
+    &webhook::KIND,
+];
 
 /// One thing to be done.
 #[derive(Debug, Clone)]

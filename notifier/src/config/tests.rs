@@ -106,6 +106,25 @@ fn an_action_is_named_only_for_what_it_does() {
 }
 
 #[test]
+fn reports_go_to_what_records_verdicts() {
+    let chat = "{name: chat, type: slack, url: 'https://x.example'}";
+    refused(
+        &format!("notifier: {{actions: [{chat}], report: {{actions: [chat, nope, log, log], oops: 1}}}}"),
+        "report.actions[0]: `chat` is of type slack, which records no verdicts",
+    );
+    let yaml = "notifier: {report: {actions: [nope, log, log], oops: 1}}";
+    for part in [
+        "report.actions[0]: unknown action `nope`",
+        "report.actions[2]: `log` is named twice",
+        "report.oops: is no",
+    ] {
+        refused(yaml, part);
+    }
+    let (settings, said) = read("notifier: {report: {actions: [log]}}");
+    assert_eq!((settings.reports, said.as_str()), (vec!["log".to_owned()], ""));
+}
+
+#[test]
 fn channels_need_what_they_need() {
     for (yaml, parts) in [
         ("type: slack", vec!["token_file: is missing; give the bot's token", "channel: is missing"]),
