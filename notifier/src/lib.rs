@@ -18,6 +18,7 @@ pub mod policy;
 pub mod retry;
 mod runner;
 mod teller;
+pub mod trial;
 mod world;
 
 pub use config::NotifierSettings;

@@ -84,6 +84,19 @@ async fn services_of_other_tenants_are_left_out() {
     receiver.finish();
 }
 
+#[cfg(test)]
+async fn events_of_checkout(url: &str) -> serde_json::Value {
+    let client = reqwest::Client::new();
+    let listed = client
+        .get(format!("{url}/api/v2/events"))
+        .query(&[("entitySelector", "type(SERVICE),entityName.equals(checkout)"), ("from", "now-1h")])
+        .header("authorization", "Api-Token dt0c01.PUBLIC.S3CRET")
+        .send()
+        .await
+        .unwrap();
+    serde_json::from_slice(&listed.bytes().await.unwrap()).unwrap()
+}
+
 #[tokio::test]
 async fn the_simulated_tenant_has_the_events_on_the_service() {
     let clock = || SystemClock.now().as_millis();
@@ -134,15 +147,7 @@ async fn the_simulated_tenant_has_the_events_on_the_service() {
     it("dt0c01.PUBLIC.S3CRET").execute(&request(Some(RollbackEnd::Done), false)).await.unwrap();
     let refused = it("dt0c01.READER.S3CRET").execute(&request(None, true)).await.unwrap_err();
     assert!(!refused.retryable && refused.detail.contains("events.ingest"), "{refused}");
-    let client = reqwest::Client::new();
-    let listed = client
-        .get(format!("{url}/api/v2/events"))
-        .query(&[("entitySelector", "type(SERVICE),entityName.equals(checkout)"), ("from", "now-1h")])
-        .header("authorization", "Api-Token dt0c01.PUBLIC.S3CRET")
-        .send()
-        .await
-        .unwrap();
-    let listed: serde_json::Value = serde_json::from_slice(&listed.bytes().await.unwrap()).unwrap();
+    let listed = events_of_checkout(&url).await;
     let events = listed["events"].as_array().unwrap();
     let find = |kind: &str| {
         events.iter().find(|e| e["eventType"] == kind && e["title"].to_string().contains("checkout 2.1"))

@@ -10,6 +10,7 @@ mod common_cause;
 mod crashes;
 mod endings;
 mod naming;
+mod notifying;
 mod querying;
 mod refusals;
 mod replay;

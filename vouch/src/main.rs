@@ -9,7 +9,7 @@ mod settings;
 
 use clap::{Parser, Subcommand};
 use command::{
-    budget, check, demo, explain, init, judge, plan, query, services, simulate, up, verify, watch,
+    budget, check, demo, explain, init, judge, notify, plan, query, services, simulate, up, verify, watch,
 };
 use std::process::ExitCode;
 
@@ -47,6 +47,8 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Run one query against Dynatrace as the collector would, and print its series.
     Query(Box<query::Arguments>),
+    /// Send a sample to a channel of the settings, and show what came back.
+    Notify(notify::Arguments),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
     Check(check::Arguments),
 }
@@ -90,6 +92,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Simulate(arguments) => simulate::run(arguments).await,
         Command::Query(arguments) => query::run(*arguments).await,
+        Command::Notify(arguments) => notify::run(arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),
     }

@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod judge;
+pub(crate) mod notify;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod services;
