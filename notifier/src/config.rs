@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use vouch_proto::{Invalid, Name, TenantBudget};
 use vouch_service::budget::read_budget;
+use vouch_service::evidence::EvidenceSettings;
 use vouch_service::settings::Section;
 
 /// Name of the action that is always there: it only says what it would have done.
@@ -132,6 +133,10 @@ pub struct NotifierSettings {
     pub budget: TenantBudget,
     /// What can be done; `log` is always among them.
     pub actions: Vec<ActionSettings>,
+    /// The actions that record every verdict and every end of a rollback.
+    pub reports: Vec<String>,
+    /// Where a person looks.
+    pub evidence: EvidenceSettings,
     /// How long a claim holds without being renewed, in real time.
     pub lease: Duration,
     /// Verdicts worked on at once.
@@ -144,6 +149,8 @@ impl Default for NotifierSettings {
             policy: PolicySettings::default(),
             budget: TenantBudget::default(),
             actions: vec![ActionSettings::log()],
+            reports: Vec::new(),
+            evidence: EvidenceSettings::default(),
             lease: 30 * SECOND,
             max_in_flight: 64,
         }
@@ -155,6 +162,7 @@ impl NotifierSettings {
     pub fn read(root: &mut Section<'_>, invalid: &mut Invalid) -> Self {
         let defaults = Self::default();
         let budget = read_budget(root, invalid);
+        let evidence = EvidenceSettings::read(root, invalid);
         let mut notifier = root.section("notifier");
         let mut actions = vec![ActionSettings::log()];
         let allowed_hosts = notifier.texts("allowed_hosts");
@@ -177,11 +185,13 @@ impl NotifierSettings {
         };
         read_rollback(notifier.section("rollback"), &actions, &mut policy, invalid);
         read_alert(notifier.section("alert"), &actions, &mut policy, invalid);
+        let reports = read_report(notifier.section("report"), &actions, invalid);
         let lease = notifier.duration("lease", defaults.lease, SECOND..=10 * MINUTE);
         let most = defaults.max_in_flight as u64;
         let max_in_flight = notifier.number("max_in_flight", most, 1..=most);
         notifier.finish(invalid);
-        Self { policy, budget, actions, lease, max_in_flight: usize::try_from(max_in_flight).unwrap_or(1) }
+        let max_in_flight = usize::try_from(max_in_flight).unwrap_or(1);
+        Self { policy, budget, actions, reports, evidence, lease, max_in_flight }
     }
 }
 
@@ -232,6 +242,11 @@ fn read_rollback(
     policy.default_mode = section.parsed("default").unwrap_or(Mode::DryRun);
     if let Some(action) = section.text("action") {
         check_action(&action, "action", actions, &mut section);
+        let kind = actions.iter().find(|a| a.name == action).map(|a| &a.kind);
+        if let Some(kind) = kind.filter(|kind| !kind.serves().rollback) {
+            let kind = kind.as_str();
+            section.refuse("action", format!("`{action}` is of type {kind}, which rolls nothing back"));
+        }
         policy.rollback_action = action;
     }
     match section.raw("environments").map(|value| value.as_object()) {
@@ -280,6 +295,10 @@ fn read_alert(
     for (i, action) in named.iter().enumerate() {
         let field = format!("actions[{i}]");
         check_action(action, &field, actions, &mut section);
+        let kind = actions.iter().find(|a| a.name == *action).map(|a| &a.kind);
+        if let Some(kind) = kind.filter(|kind| !kind.serves().alert) {
+            section.refuse(&field, format!("`{action}` is of type {}, which tells nobody", kind.as_str()));
+        }
         if named.iter().take(i).any(|other| other == action) {
             section.refuse(&field, format!("`{action}` is named twice"));
         }
@@ -291,6 +310,25 @@ fn read_alert(
         policy.alert_actions = named;
     }
     section.finish(invalid);
+}
+
+/// The actions that every verdict is reported to.
+fn read_report(mut section: Section<'_>, actions: &[ActionSettings], invalid: &mut Invalid) -> Vec<String> {
+    let named = section.texts("actions");
+    for (i, name) in named.iter().enumerate() {
+        let field = format!("actions[{i}]");
+        check_action(name, &field, actions, &mut section);
+        let kind = actions.iter().find(|a| a.name == *name).map(|a| &a.kind);
+        if let Some(kind) = kind.filter(|kind| !kind.serves().report) {
+            section
+                .refuse(&field, format!("`{name}` is of type {}, which records no verdicts", kind.as_str()));
+        }
+        if named.iter().take(i).any(|other| other == name) {
+            section.refuse(&field, format!("`{name}` is named twice"));
+        }
+    }
+    section.finish(invalid);
+    named
 }
 
 fn check_action(name: &str, field: &str, actions: &[ActionSettings], section: &mut Section<'_>) {

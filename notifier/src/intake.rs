@@ -46,7 +46,7 @@ pub(crate) struct Failures(Arc<Mutex<BTreeMap<u64, i64>>>);
 
 impl Failures {
     /// Counts one, and says whether the message counts as poison now.
-    fn is_poison_now(&self, position: u64) -> bool {
+    pub(crate) fn is_poison_now(&self, position: u64) -> bool {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(position).or_default();
         *count += 1;
@@ -57,7 +57,7 @@ impl Failures {
         poison
     }
 
-    fn forget(&self, position: u64) {
+    pub(crate) fn forget(&self, position: u64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&position);
     }
 }
@@ -161,12 +161,12 @@ impl Intake {
     }
 }
 
-async fn give_back(message: &Message, wait: Duration) -> anyhow::Result<()> {
+pub(crate) async fn give_back(message: &Message, wait: Duration) -> anyhow::Result<()> {
     message.ack_with(AckKind::Nak(Some(wait))).await.map_err(anyhow::Error::from_boxed)
 }
 
 /// Tells the server now and then that the message is being worked on.
-async fn kept_alive<T>(message: &Message, work: impl Future<Output = T>) -> T {
+pub(crate) async fn kept_alive<T>(message: &Message, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
@@ -180,7 +180,7 @@ async fn kept_alive<T>(message: &Message, work: impl Future<Output = T>) -> T {
     }
 }
 
-fn backoff(delivered: i64) -> Duration {
+pub(crate) fn backoff(delivered: i64) -> Duration {
     let doublings = u32::try_from(delivered.clamp(1, 6) - 1).unwrap_or(0);
     (PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
 }
@@ -192,7 +192,7 @@ fn decode(message: &Message) -> Result<Case, String> {
     let verdict = Verdict::try_from(wire).map_err(|invalid| invalid.to_string())?;
     check(&message.subject, &verdict)?;
     let traceparent = nats::header(message, "traceparent").filter(|t| is_traceparent(t)).map(str::to_owned);
-    Ok(Case { verdict: Arc::new(verdict), traceparent })
+    Ok(Case { verdict: Arc::new(verdict), traceparent, about: None })
 }
 
 /// The ids become keys of the ledger; and who may publish for one service must not speak for another.

@@ -2,23 +2,32 @@
 
 mod accounts;
 pub mod action;
+pub mod alert;
 mod audit;
 pub mod config;
+mod delivery;
 #[cfg(test)]
 mod fixtures;
+pub mod incident;
 mod intake;
 pub mod ledger;
 mod ledger_store;
 mod metrics;
+mod outbox;
 pub mod policy;
 pub mod retry;
 mod runner;
+mod teller;
+pub mod trial;
 mod world;
 
 pub use config::NotifierSettings;
 
+use crate::action::Tools;
+use crate::delivery::Delivery;
 use crate::intake::{Failures, Intake};
 use crate::metrics::Metrics;
+use crate::outbox::NatsOutbox;
 use crate::runner::{Runner, Surroundings};
 use crate::world::NatsWorld;
 use std::sync::Arc;
@@ -34,13 +43,16 @@ pub async fn build(settings: NotifierSettings, context: Context) -> anyhow::Resu
     let metrics = Metrics::register(&context.health);
     let around = Surroundings {
         world: Arc::new(NatsWorld::open(context.nats.clone()).await?),
-        clock: context.clock,
+        outbox: Arc::new(NatsOutbox::open(context.nats.clone()).await?),
+        tools: Tools { nats: Some(context.nats.clone()) },
+        clock: context.clock.clone(),
         metrics: metrics.clone(),
         stop: context.tasks.stop().clone(),
         instance: context.nats.client.new_inbox().trim_start_matches("_INBOX.").to_owned(),
     };
     let runner = Arc::new(Runner::new(&settings, around)?);
     let tasks = context.tasks.clone();
+    Delivery::new(&context, metrics.clone(), runner.clone()).start();
     let intake = Intake {
         nats: context.nats,
         health: context.health,

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     unknowns: Counter,
     dead_letters: Counter,
     in_flight: Gauge,
+    waiting: Family<Called, Gauge>,
 }
 
 fn latency() -> Histogram {
@@ -45,6 +46,7 @@ impl Metrics {
             unknowns: Counter::default(),
             dead_letters: Counter::default(),
             in_flight: Gauge::default(),
+            waiting: Family::default(),
         };
         health.register(|registry| {
             let registry = registry.sub_registry_with_prefix("vouch_notifier");
@@ -62,6 +64,7 @@ impl Metrics {
                 metrics.dead_letters.clone(),
             );
             registry.register("in_flight", "Verdicts being worked on", metrics.in_flight.clone());
+            registry.register("alerts_waiting", "Alerts that wait for their action", metrics.waiting.clone());
         });
         metrics
     }
@@ -90,6 +93,15 @@ impl Metrics {
 
     pub(crate) fn dead_lettered(&self) {
         self.dead_letters.inc();
+    }
+
+    /// How many alerts wait, by action; those that are not named have none.
+    pub(crate) fn waiting(&self, counts: &[(String, usize)]) {
+        self.waiting.clear();
+        for (action, count) in counts {
+            let labels = Called { action: action.clone() };
+            self.waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn begun(&self) {

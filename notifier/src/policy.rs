@@ -1,6 +1,7 @@
 //! What to do about a verdict, pure: every decision, also "do nothing", names the rule that made it.
 
 use crate::config::{Mode, PolicySettings};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use vouch_proto::spending::{Account, Exhausted};
 use vouch_proto::{Outcome, Purpose, Timestamp, Verdict};
@@ -19,7 +20,8 @@ pub struct Facts {
 }
 
 /// The rules, each with its name in the audit stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// A Fail of rollback grade, in an environment whose mode is `act`.
     FailRollsBack,
@@ -57,6 +59,16 @@ pub enum Rule {
     RollbackFailedAlerts,
     /// A rollback ended in `unknown`.
     RollbackUnknownAlerts,
+    /// A rollback was done: who was told that something is wrong is told so.
+    RollbackDoneUpdates,
+    /// A rollback was done by an action that waits for the version before to be healthy.
+    RollbackResolves,
+    /// A later verdict is healthy.
+    HealthyResolves,
+    /// The incident was told, and has not changed in kind.
+    AlertFolded,
+    /// Every verdict, and every end of a rollback, is recorded elsewhere.
+    VerdictReported,
 }
 
 impl Rule {
@@ -82,6 +94,11 @@ impl Rule {
             Self::PassDoesNothing => "pass-does-nothing",
             Self::RollbackFailedAlerts => "rollback-failed-alerts",
             Self::RollbackUnknownAlerts => "rollback-unknown-alerts",
+            Self::RollbackDoneUpdates => "rollback-done-updates",
+            Self::RollbackResolves => "rollback-resolves",
+            Self::HealthyResolves => "healthy-resolves",
+            Self::AlertFolded => "alert-folded",
+            Self::VerdictReported => "verdict-reported",
         }
     }
 }
@@ -152,15 +169,34 @@ pub fn decide(verdict: &Verdict, facts: &Facts, settings: &PolicySettings) -> Ve
     }
     if facts.now.since(verdict.decided_at) > settings.max_alert_age {
         for decision in decisions.iter_mut().filter(|d| d.purpose == Purpose::Alert) {
-            decision.step = Step::Skip { dry_run: false };
-            decision.rule = Rule::AlertExpired;
-            decision.detail = format!(
-                "no alert: the verdict of {} is older than alert.max_age, {:?}",
-                verdict.decided_at, settings.max_alert_age
-            );
+            expire(decision, verdict, settings);
         }
     }
     decisions
+}
+
+/// Decides anew about an alert right before it is sent: it ages while it waits for its receiver.
+#[must_use]
+pub fn alert_again(
+    alert: &Decision,
+    verdict: &Verdict,
+    now: Timestamp,
+    settings: &PolicySettings,
+) -> Decision {
+    let mut alert = alert.clone();
+    if now.since(verdict.decided_at) > settings.max_alert_age && alert.step == Step::Act {
+        expire(&mut alert, verdict, settings);
+    }
+    alert
+}
+
+fn expire(alert: &mut Decision, verdict: &Verdict, settings: &PolicySettings) {
+    alert.step = Step::Skip { dry_run: false };
+    alert.rule = Rule::AlertExpired;
+    alert.detail = format!(
+        "no alert: the verdict of {} is older than alert.max_age, {:?}",
+        verdict.decided_at, settings.max_alert_age
+    );
 }
 
 /// Whether the decisions take a place of an account.

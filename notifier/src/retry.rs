@@ -10,7 +10,7 @@ use vouch_proto::Purpose;
 pub struct Progress {
     /// What it is for.
     pub purpose: Purpose,
-    /// Calls made by this worker, from 1.
+    /// Calls made by this worker, from 1; for an alert, by all of them.
     pub calls: u32,
     /// Since its first call.
     pub spent: Duration,
@@ -25,6 +25,8 @@ pub struct Progress {
 pub enum Next {
     /// Another call after this pause.
     Again(Duration),
+    /// Another delivery after this pause: an alert waits in its queue, and is tried until it is too old to be told.
+    Later(Duration),
     /// It was surely not done and is given up.
     Failed {
         /// Whether trying again could have helped.
@@ -50,6 +52,9 @@ pub fn after_failure(
         Purpose::Rollback => !possible || promise.idempotent,
     };
     let pause = pause(progress, retry, error.retry_after);
+    if progress.purpose == Purpose::Alert && error.retryable {
+        return Next::Later(pause);
+    }
     if harmless && error.retryable && progress.spent + pause <= retry.give_up_after {
         return Next::Again(pause);
     }
@@ -83,7 +88,7 @@ mod tests {
     }
 
     fn promise(idempotent: bool, probe: bool) -> Promise {
-        Promise { timeout: SECOND, idempotent, probe_after: probe.then_some(SECOND) }
+        Promise { timeout: SECOND, idempotent, probe_after: probe.then_some(SECOND), confirms: false }
     }
 
     #[test]
@@ -106,15 +111,18 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_final_and_what_was_not_sent_is_tried_again() {
-        let retry = RetrySettings::default();
-        for purpose in [Purpose::Rollback, Purpose::Alert] {
-            let (progress, promise) = (progress(purpose), promise(false, false));
+        let (retry, promise) = (RetrySettings::default(), promise(false, false));
+        for (purpose, again, late) in [
+            (Purpose::Rollback, Next::Again(SECOND), Next::Failed { retryable: true }),
+            // Alerts are given up by their age alone.
+            (Purpose::Alert, Next::Later(SECOND), Next::Later(SECOND)),
+        ] {
+            let progress = progress(purpose);
             let next = |e| after_failure(&e, &progress, &promise, &retry);
             assert_eq!(next(error(false, Effect::None)), Next::Failed { retryable: false });
-            assert_eq!(next(error(true, Effect::None)), Next::Again(SECOND));
-            let late = Progress { spent: 120 * SECOND, ..progress };
-            let end = after_failure(&error(true, Effect::None), &late, &promise, &retry);
-            assert_eq!(end, Next::Failed { retryable: true });
+            assert_eq!(next(error(true, Effect::None)), again);
+            let after_long = Progress { spent: 120 * SECOND, ..progress };
+            assert_eq!(after_failure(&error(true, Effect::None), &after_long, &promise, &retry), late);
         }
     }
 
@@ -126,7 +134,7 @@ mod tests {
             &promise(false, false),
             &RetrySettings::default(),
         );
-        assert_eq!(next, Next::Again(SECOND));
+        assert_eq!(next, Next::Later(SECOND));
     }
 
     #[test]

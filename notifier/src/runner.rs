@@ -1,14 +1,17 @@
 //! Carries decisions out: claim, act, record, for one verdict at a time and all of its actions at once.
 
 use crate::accounts::Accounts;
-use crate::action::{Action, ActionError, ActionRequest, Effect};
+use crate::action::{Action, ActionError, ActionRequest, Effect, Tools};
+use crate::alert::{About, Alert, RollbackEnd};
 use crate::audit::{self, End};
 use crate::config::{ActionSettings, NotifierSettings, PolicySettings, RetrySettings};
 use crate::ledger::{self, Entry, Probe, Resolution, State, Taken, Work};
 use crate::ledger_store::{Later, LedgerStore, SHORTLY};
 use crate::metrics::Metrics;
+use crate::outbox::{Outbox, Waiting};
 use crate::policy::{self, Decision, Facts, Rule, Step};
 use crate::retry::{self, Next, Progress};
+use crate::teller::Teller;
 use crate::world::World;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +24,16 @@ use vouch_proto::spending::Account;
 use vouch_proto::{Purpose, Verdict};
 use vouch_service::clock::SharedClock;
 
+/// How long an alert is put off whose action is not among the settings.
+const UNKNOWN_ACTION: Duration = Duration::from_secs(10);
+
 /// A verdict and the trace that it belongs to.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) verdict: Arc<Verdict>,
     pub(crate) traceparent: Option<String>,
+    /// What an alert tells, while it is delivered; `None` while the verdict is decided on.
+    pub(crate) about: Option<About>,
 }
 
 /// An action, and how much of it may happen at once.
@@ -47,6 +55,7 @@ pub(crate) struct Runner {
     policy: PolicySettings,
     ledger: LedgerStore,
     accounts: Accounts,
+    teller: Teller,
     slots: BTreeMap<String, Slot>,
     instance: String,
     works: AtomicU64,
@@ -56,6 +65,8 @@ pub(crate) struct Runner {
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) world: Arc<dyn World>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) tools: Tools,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
@@ -67,7 +78,7 @@ impl Runner {
     pub(crate) fn new(settings: &NotifierSettings, around: Surroundings) -> anyhow::Result<Self> {
         let slot = |settings: &ActionSettings| -> anyhow::Result<(String, Slot)> {
             let slot = Slot {
-                action: settings.kind.build()?,
+                action: settings.kind.build(&around.tools)?,
                 kind: settings.kind.as_str(),
                 retry: settings.retry,
                 permits: Semaphore::new(settings.max_in_flight),
@@ -82,9 +93,11 @@ impl Runner {
         };
         let accounts =
             Accounts { world: around.world.clone(), clock: around.clock.clone(), budget: settings.budget };
+        let rim = (around.outbox.clone(), around.world.clone());
         Ok(Self {
             ledger,
             accounts,
+            teller: Teller::new(settings, rim, around.clock.clone()),
             slots: settings.actions.iter().map(slot).collect::<anyhow::Result<_>>()?,
             policy: settings.policy.clone(),
             world: around.world,
@@ -103,8 +116,33 @@ impl Runner {
             let (key, said) = (&decision.key, &decision.detail);
             tracing::warn!(key, rule = %decision.rule, "over budget: {said}");
         }
-        let works = decisions.iter().map(|decision| self.carry_out(case, decision));
-        first_obstacle(futures::future::join_all(works).await)
+        // Alerts wait in the queues of their actions, so that a slow receiver holds no verdict open.
+        let split = self.teller.on_verdict(case, decisions).await?;
+        let works = split.others.iter().map(|decision| self.carry_out(case, decision));
+        let works = futures::future::join_all(works);
+        let (queued, mut ended) = futures::future::join(self.teller.queue(case, &split.told), works).await;
+        ended.push(queued);
+        first_obstacle(ended)
+    }
+
+    /// Delivers an alert that waited in the queue of its action. `Ok` means that its end is in the audit stream.
+    pub(crate) async fn deliver(&self, waiting: &Waiting, verdict: Arc<Verdict>) -> Result<(), Later> {
+        let (decision, about) = self.teller.ready(waiting, &verdict).await?;
+        let case = Case { verdict, traceparent: waiting.traceparent.clone(), about: Some(about) };
+        if self.slots.contains_key(&decision.action) {
+            return self.carry_out(&case, &decision).await;
+        }
+        // Of another replica's settings, or of older ones.
+        match policy::alert_again(&decision, &case.verdict, self.clock.now(), &self.policy) {
+            alert if alert.step == Step::Act => Err(Later::Wait(UNKNOWN_ACTION)),
+            alert => self.record(&case, &alert, End::Nothing { at: self.clock.now() }).await,
+        }
+    }
+
+    /// The actions, each with how many of its alerts may be worked on at once.
+    pub(crate) fn actions(&self) -> BTreeMap<String, usize> {
+        let most = |slot: &Slot| slot.permits.available_permits();
+        self.slots.iter().map(|(name, slot)| (name.clone(), most(slot))).collect()
     }
 
     /// Decides; what takes a place of one of the accounts has it once this returns.
@@ -154,16 +192,24 @@ impl Runner {
         Box::pin(self.escalate(case, decision.purpose, &entry)).await
     }
 
-    /// A rollback that did not come to a good end is told.
+    /// How a rollback ended is told: to everybody where that is no good end.
     async fn escalate(&self, case: &Case, purpose: Purpose, entry: &Entry) -> Result<(), Later> {
-        let (rule, detail) = match (purpose, &entry.state) {
-            (Purpose::Rollback, State::Failed { detail, .. }) => (Rule::RollbackFailedAlerts, detail),
-            (Purpose::Rollback, State::Unknown { detail, .. }) => (Rule::RollbackUnknownAlerts, detail),
+        let bad = |rule, detail: &str| policy::escalate(&case.verdict, rule, detail, &self.policy);
+        let (end, detail, alerts) = match (purpose, &entry.state) {
+            (Purpose::Rollback, State::Done { detail, dry_run: false, .. }) => {
+                (RollbackEnd::Done, detail, Vec::new())
+            }
+            (Purpose::Rollback, State::Failed { detail, .. }) => {
+                (RollbackEnd::Failed, detail, bad(Rule::RollbackFailedAlerts, detail))
+            }
+            (Purpose::Rollback, State::Unknown { detail, .. }) => {
+                (RollbackEnd::Unknown, detail, bad(Rule::RollbackUnknownAlerts, detail))
+            }
             _ => return Ok(()),
         };
-        let alerts = policy::escalate(&case.verdict, rule, detail, &self.policy);
-        let works = alerts.iter().map(|alert| self.carry_out(case, alert));
-        first_obstacle(futures::future::join_all(works).await)
+        let worked = self.slots.get(&entry.action).is_some_and(|slot| slot.action.promise().confirms);
+        let told = self.teller.on_rollback(case, (end, worked, detail), alerts).await?;
+        self.teller.queue(case, &told).await
     }
 
     async fn record(&self, case: &Case, decision: &Decision, end: End<'_>) -> Result<(), Later> {
@@ -197,7 +243,8 @@ impl Runner {
         loop {
             match self.ledger.take(&work).await? {
                 Taken::Mine { entry, from } => {
-                    if let Some(from) = from {
+                    // An alert that is tried again later gives its claim up in between.
+                    if let Some(from) = from.filter(|_| decision.purpose == Purpose::Rollback) {
                         tracing::warn!(key = entry.key, from, "took over an expired claim");
                         self.metrics.taken_over();
                     }
@@ -227,7 +274,7 @@ impl Runner {
         seen: &Entry,
     ) -> Result<(), Later> {
         let promise = slot.action.promise();
-        let request = self.request(case, decision, seen.attempts);
+        let request = self.request(case, decision, seen.attempts).await?;
         let same_action = seen.action == decision.action;
         let probe = match decision.purpose {
             Purpose::Rollback if same_action => slot.action.probe(&request).await,
@@ -266,11 +313,14 @@ impl Runner {
             }
             entry = self.ledger.begin(&entry, &slot.action.promise()).await?;
             let begun = Instant::now();
-            let request = self.request(case, &decision, entry.attempts);
+            let request = self.request(case, &decision, entry.attempts).await?;
             let answer = slot.action.execute(&request).await;
             self.metrics.called(&decision.action, begun.elapsed());
             let error = match answer {
                 Ok(done) => {
+                    if let (Some(about), Some(memory)) = (&case.about, &done.memory) {
+                        self.teller.remember(about, &decision.action, memory).await;
+                    }
                     let end =
                         State::Done { at: self.clock.now(), detail: done.detail, dry_run: done.dry_run };
                     return self.ledger.settle(&entry, decision.rule, end).await;
@@ -279,7 +329,7 @@ impl Runner {
             };
             let progress = Progress {
                 purpose: decision.purpose,
-                calls,
+                calls: if decision.purpose == Purpose::Alert { entry.attempts } else { calls },
                 spent: started.elapsed(),
                 maybe_sent: entry.maybe_sent,
                 jitter: rand::random(),
@@ -297,7 +347,9 @@ impl Runner {
     /// A rollback is decided anew right before every call: the verdict ages, and a newer deployment may have begun.
     async fn decide_again(&self, case: &Case, decision: &Decision) -> Result<Decision, Later> {
         match decision.purpose {
-            Purpose::Alert => Ok(decision.clone()),
+            Purpose::Alert => {
+                Ok(policy::alert_again(decision, &case.verdict, self.clock.now(), &self.policy))
+            }
             Purpose::Rollback => {
                 let rollback = self.decide(case, &[Account::Rollbacks]).await?;
                 let rollback = rollback.into_iter().find(|d| d.purpose == Purpose::Rollback);
@@ -328,7 +380,7 @@ impl Runner {
         match next {
             Next::Failed { retryable } => Some(State::Failed { at, detail, retryable }),
             Next::Unknown => Some(State::Unknown { at, detail }),
-            Next::Again(_) | Next::Ask => None,
+            Next::Again(_) | Next::Later(_) | Next::Ask => None,
         }
     }
 
@@ -336,6 +388,10 @@ impl Runner {
     async fn pause(&self, entry: &Entry, next: Next, error: &ActionError) -> Result<Entry, Later> {
         let wait = match (next, &entry.state) {
             (Next::Again(wait), _) => wait,
+            (Next::Later(wait), _) => {
+                self.ledger.back_off(entry, Duration::ZERO, error.effect == Effect::Possible).await?;
+                return Err(Later::Wait(wait));
+            }
             (_, State::Acting { until, .. }) => return Err(Later::Wait(self.ledger.real_until(*until))),
             (_, _) => return Err(Later::Wait(SHORTLY)),
         };
@@ -350,17 +406,26 @@ impl Runner {
         }
     }
 
-    fn request(&self, case: &Case, decision: &Decision, attempt: u32) -> ActionRequest {
-        ActionRequest {
+    async fn request(&self, case: &Case, decision: &Decision, attempt: u32) -> Result<ActionRequest, Later> {
+        let about = case.about.clone();
+        let remembers = self.slots.get(&decision.action).is_some_and(|slot| slot.action.remembers());
+        let memory = match &about {
+            Some(about) if remembers => self.teller.memory(about, &decision.action).await?,
+            Some(_) | None => None,
+        };
+        let about = about.unwrap_or_else(|| About { did: decision.detail.clone(), ..About::default() });
+        Ok(ActionRequest {
             key: decision.key.clone(),
             purpose: decision.purpose,
             rule: decision.rule,
             summary: decision.detail.clone(),
             verdict: case.verdict.clone(),
+            alert: Arc::new(Alert::new(&case.verdict, about)),
+            memory,
             traceparent: case.traceparent.clone(),
             attempt,
             sent_at: self.clock.now(),
-        }
+        })
     }
 }
 

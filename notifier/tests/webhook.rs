@@ -3,39 +3,30 @@
 #[cfg(test)]
 mod support;
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
+use support::channels::{action, told, understands_every_answer};
+use support::golden::{golden, written};
 use support::receiver::{Answer, Call, OK, Receiver};
-use support::settings;
-use vouch_notifier::action::{Action, ActionError, ActionRequest, Done, Effect};
+use vouch_notifier::action::{Action, ActionError, ActionRequest, Done};
+use vouch_notifier::alert::Stage;
 use vouch_notifier::ledger::Probe;
 use vouch_notifier::policy::Rule;
-use vouch_proto::{Purpose, Timestamp, v1};
+use vouch_proto::Purpose;
 
 #[cfg(test)]
 fn webhook(receiver: &Receiver, more: &str) -> Box<dyn Action> {
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let yaml = format!(
-        "notifier: {{actions: [{{name: hook, type: webhook, url: '{}', secret: s3cret, timeout: 500ms{more}}}]}}",
-        receiver.url()
-    );
-    settings(&yaml).actions[1].kind.build().unwrap()
+    action(receiver, &format!("type: webhook, url: 'BASE/hook', secret: s3cret{more}"))
 }
 
 #[cfg(test)]
 fn request() -> ActionRequest {
-    let released = include_bytes!("../../proto/golden/verdict.json");
-    let verdict = serde_json::from_slice::<v1::Verdict>(released).unwrap().try_into().unwrap();
     ActionRequest {
         key: "01KBHV0000ABCDEFGHJKMNPQRS/rollback".into(),
         purpose: Purpose::Rollback,
         rule: Rule::FailRollsBack,
         summary: "Rolling back checkout 2.1 in prod to 2.0 by `hook`.".into(),
-        verdict: Arc::new(verdict),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         attempt: 2,
-        sent_at: Timestamp::from_millis(1_795_514_400_000),
+        ..told(Stage::Reports, None)
     }
 }
 
@@ -57,6 +48,12 @@ async fn the_request_is_the_documented_one() {
         ("content-type", "application/json"),
         ("idempotency-key", "01KBHV0000ABCDEFGHJKMNPQRS/rollback"),
         ("vouch-attempt", "2"),
+        ("ce-specversion", "1.0"),
+        ("ce-type", "dev.vouch.v1.rollback"),
+        ("ce-source", "vouch/notifier"),
+        ("ce-id", "01KBHV0000ABCDEFGHJKMNPQRS/rollback"),
+        ("ce-subject", "prod/checkout"),
+        ("ce-time", "2026-11-24T10:09:00Z"),
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ] {
         assert_eq!(call.headers.get(name).map(String::as_str), Some(value), "{name}");
@@ -64,94 +61,54 @@ async fn the_request_is_the_documented_one() {
     let signature = &call.headers["vouch-signature"];
     assert!(signature.starts_with("t=1795514400,v1="), "{signature}");
     assert!(vouch_notifier::action::verify(&"s3cret".into(), signature, &call.body));
-    golden("webhook_rollback.json", &call.body);
+    golden("webhook_rollback.json", &String::from_utf8_lossy(&call.body));
 }
 
-#[cfg(test)]
-/// A missing file is written, and the test fails so that it is committed.
-fn golden(file: &str, body: &[u8]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(file);
-    if !path.exists() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, body).unwrap();
-        panic!("{} was missing and has been written: look at it and commit it", path.display());
-    }
-    let released = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(String::from_utf8_lossy(body), released, "the body is written differently now");
+#[tokio::test]
+async fn an_alert_is_structured_and_a_cloud_event() {
+    let receiver = Receiver::start(vec![OK]).await;
+    webhook(&receiver, "").execute(&told(Stage::Opens, None)).await.unwrap();
+    golden("webhook_alert.http", &written(&receiver.finish()[0]));
 }
 
 #[tokio::test]
 async fn each_answer_is_understood() {
-    let seconds = |s| Some(Duration::from_secs(s));
+    understands_every_answer("type: webhook, url: 'BASE/hook', secret: s3cret", "queued").await;
+    // By the receiver's own clock.
     let dated = "retry-after: Tue, 24 Nov 2026 10:00:07 GMT\r\ndate: Tue, 24 Nov 2026 10:00:00 GMT\r\n";
-    for (status, headers, expected) in [
-        (200, "", None),
-        (202, "", None),
-        (301, "location: https://elsewhere.example/\r\n", Some((false, Effect::None, None))),
-        (400, "", Some((false, Effect::None, None))),
-        (401, "", Some((false, Effect::None, None))),
-        (404, "", Some((false, Effect::None, None))),
-        (408, "", Some((true, Effect::None, None))),
-        (409, "", Some((false, Effect::None, None))),
-        (422, "", Some((false, Effect::None, None))),
-        (429, "retry-after: 7\r\n", Some((true, Effect::None, seconds(7)))),
-        (429, dated, Some((true, Effect::None, seconds(7)))),
-        (429, "retry-after: soon\r\n", Some((true, Effect::None, None))),
-        (500, "", Some((true, Effect::Possible, None))),
-        (502, "", Some((true, Effect::Possible, None))),
-        (503, "", Some((true, Effect::Possible, None))),
-        (503, "retry-after: 1\r\n", Some((true, Effect::None, seconds(1)))),
-        (504, "", Some((true, Effect::Possible, None))),
-    ] {
-        let (ended, _) = answered(Answer::Status(status, headers, "")).await;
-        let got = ended.err().map(|e| (e.retryable, e.effect, e.retry_after));
-        assert_eq!(got, expected, "{status} {headers}");
+    for (headers, expected) in [(dated, Some(Duration::from_secs(7))), ("retry-after: soon\r\n", None)] {
+        let error = answered(Answer::Status(429, headers, "")).await.0.unwrap_err();
+        assert_eq!(error.retry_after, expected, "{headers}");
     }
+    let error = answered(Answer::Never).await.0.unwrap_err();
+    assert!(!error.detail.contains("/hook"), "{error}");
 }
 
 #[tokio::test]
-async fn without_an_answer_it_may_have_been_carried_out() {
-    for (answer, how) in [(Answer::Never, "did not answer in time"), (Answer::Reset, "without an answer")] {
-        let error = answered(answer).await.0.unwrap_err();
-        assert_eq!((error.retryable, error.effect), (true, Effect::Possible), "{error}");
-        assert!(error.detail.contains(how) && !error.detail.contains("/hook"), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn where_nobody_listens_nothing_was_carried_out() {
-    let receiver = Receiver::start(vec![]).await;
-    let hook = webhook(&receiver, "");
-    drop(receiver);
-    tokio::task::yield_now().await;
-    let mut ended = hook.execute(&request()).await;
-    for _ in 0..50 {
-        match &ended {
-            Err(e) if e.effect == Effect::None => break,
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-        ended = hook.execute(&request()).await;
-    }
-    let error = ended.unwrap_err();
-    assert_eq!((error.retryable, error.effect), (true, Effect::None), "{error}");
-    assert!(error.detail.contains("could not be reached"), "{error}");
-}
-
-#[tokio::test]
-async fn an_answer_without_an_end_is_an_answer() {
-    let done = answered(Answer::Endless).await.0.unwrap();
-    assert!(done.detail.len() < 400, "{done:?}");
+async fn a_body_of_ones_own_is_rendered_and_signed() {
+    let receiver = Receiver::start(vec![OK, OK]).await;
+    let template =
+        r#", body: '{"text": {{ alert.headline }}, "by": {{ key }}, "to": {{ verdict.previousVersion }}}'"#;
+    webhook(&receiver, template).execute(&told(Stage::Opens, None)).await.unwrap();
+    let text = ", content_type: text/plain, body: '{{ summary }}'";
+    webhook(&receiver, text).execute(&request()).await.unwrap();
+    let calls = receiver.finish();
+    let body: serde_json::Value = serde_json::from_slice(&calls[0].body).unwrap();
+    assert_eq!(body["text"], "checkout 2.1 in prod failed its verification");
+    assert_eq!(body["to"], "2.0");
+    assert!(vouch_notifier::action::verify(
+        &"s3cret".into(),
+        &calls[0].headers["vouch-signature"],
+        &calls[0].body
+    ));
+    assert_eq!(calls[1].headers["content-type"], "text/plain");
+    assert_eq!(calls[1].body, b"Rolling back checkout 2.1 in prod to 2.0 by `hook`.");
 }
 
 #[tokio::test]
 async fn a_token_is_sent_and_no_signature_where_none_is_wanted() {
     let receiver = Receiver::start(vec![OK]).await;
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let yaml = format!(
-        "notifier: {{actions: [{{name: hook, type: webhook, url: '{}', unsigned: true, token: t0ken}}]}}",
-        receiver.url()
-    );
-    let hook = settings(&yaml).actions[1].kind.build().unwrap();
+    let hook = action(&receiver, "type: webhook, url: 'BASE/hook', unsigned: true, token: t0ken");
     assert!(!format!("{hook:?}").contains("t0ken"));
     hook.execute(&ActionRequest { traceparent: None, ..request() }).await.unwrap();
     let calls = receiver.finish();
@@ -175,4 +132,75 @@ async fn a_probe_asks_which_version_is_live() {
     assert_eq!(receiver.probes(), 4);
     assert_eq!(webhook(&receiver, "").probe(&request()).await, Probe::CannotTell, "nobody to ask");
     drop(receiver);
+}
+
+#[cfg(test)]
+/// A server that only talks to clients with a certificate of its authority; answers its port.
+async fn mutual_tls(folder: &std::path::Path) -> u16 {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_cert = ca.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        (cert, key)
+    };
+    let (client, client_key) = issue("vouch");
+    for (file, pem) in
+        [("ca.pem", ca_cert.pem()), ("c.pem", client.pem()), ("k.pem", client_key.serialize_pem())]
+    {
+        std::fs::write(folder.join(file), pem).unwrap();
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(ca_cert.der().clone()).unwrap();
+    let (server, server_key) = issue("localhost");
+    let chain = vec![CertificateDer::from(server.der().to_vec())];
+    let key = PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
+    let verifier = WebPkiClientVerifier::builder(roots.into()).build().unwrap();
+    let config =
+        ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio_util::task::TaskTracker::new().spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut some = [0; 1024];
+            if stream.read(&mut some).await.is_ok_and(|n| n > 0) {
+                stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await.ok();
+                stream.shutdown().await.ok();
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_shown_where_the_receiver_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = mutual_tls(folder.path()).await;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let receiver = Receiver::start(vec![]).await;
+    let hook = |more: &str| {
+        action(
+            &receiver,
+            &format!("type: webhook, unsigned: true, url: 'https://localhost:{port}/hook'{more}"),
+        )
+    };
+    let ca = format!(", ca_file: '{}'", file("ca.pem"));
+    let own = format!("{ca}, client_cert_file: '{}', client_key_file: '{}'", file("c.pem"), file("k.pem"));
+    let with = hook(&own);
+    assert!(!format!("{with:?}").contains("PRIVATE"));
+    assert!(with.execute(&request()).await.unwrap().detail.ends_with("answered 202"));
+    for without in [&ca, ""] {
+        assert!(hook(without).execute(&request()).await.unwrap_err().retryable, "{without}");
+    }
 }

@@ -22,6 +22,8 @@ pub struct StreamSpec {
     pub max_bytes: i64,
     /// How long a `Nats-Msg-Id` is remembered; longer than the longest outage that is retried.
     pub duplicate_window: Duration,
+    /// A queue: a message is gone once it was worked on, and where there is no room no new one is taken.
+    pub work_queue: bool,
 }
 
 /// What a key-value bucket keeps.
@@ -61,6 +63,7 @@ macro_rules! stream {
             max_messages_per_subject: $per_subject,
             max_bytes: $gib * GIB,
             duplicate_window: RETRY_WINDOW,
+            work_queue: false,
         }
     };
 }
@@ -91,10 +94,32 @@ pub const CHANGES: StreamSpec =
     stream!("VOUCH_CHANGE", "vouch.v1.change.>", "CDEvents that others publish", 7 days, 1 GiB, -1);
 /// What could not be decoded or handled.
 pub const DEAD_LETTERS: StreamSpec = stream!("VOUCH_DEAD_LETTER", "vouch.v1.dead-letter.>", "Messages that could not be used", 30 days, 1 GiB, -1);
+/// Alerts that wait for their action: longer than `alert.max_age` may be, so that each is told or declared expired.
+pub const ALERTS: StreamSpec = StreamSpec {
+    work_queue: true,
+    max_bytes: GIB / 4,
+    ..stream!("VOUCH_ALERT", "vouch.v1.alert.>", "Alerts that wait for their action", 31 days, 1 GiB, -1)
+};
+/// What is told to other tools of delivery.
+pub const CDEVENTS: StreamSpec = StreamSpec {
+    max_bytes: GIB / 4,
+    ..stream!("VOUCH_CDEVENT", "vouch.v1.cdevent.>", "Verdicts and rollbacks as CDEvents", 30 days, 1 GiB, -1)
+};
 
 /// Every stream.
-pub const STREAMS: [StreamSpec; 9] =
-    [DEPLOYMENTS, SERIES, LOGS, PROGRESS, VERDICTS, EVIDENCE, ACTIONS, CHANGES, DEAD_LETTERS];
+pub const STREAMS: [StreamSpec; 11] = [
+    DEPLOYMENTS,
+    SERIES,
+    LOGS,
+    PROGRESS,
+    VERDICTS,
+    EVIDENCE,
+    ACTIONS,
+    CHANGES,
+    DEAD_LETTERS,
+    ALERTS,
+    CDEVENTS,
+];
 
 const fn bucket(name: &'static str, description: &'static str, max_age: Duration) -> BucketSpec {
     BucketSpec { name, description, max_age }
@@ -119,6 +144,9 @@ pub const LEASE_BUCKET: BucketSpec = bucket("vouch_leases", "Owners of partition
 /// What was spent of the tenant's budget.
 pub const SPENDING_BUCKET: BucketSpec =
     bucket("vouch_spending", "What was spent of the budget", Duration::ZERO);
+/// Incidents of services, and what channels keep about them.
+pub const INCIDENT_BUCKET: BucketSpec =
+    bucket("vouch_incidents", "Incidents and their threads", Duration::from_secs(365 * 24 * 3600));
 
 /// What the finders of changes have seen and told.
 pub const CHANGES_BUCKET: BucketSpec =
@@ -132,7 +160,7 @@ pub const SCAN_BUCKET: BucketSpec =
     bucket("vouch_scans", "Bytes that billed queries scanned", Duration::from_secs(7 * 24 * 3600));
 
 /// Every bucket.
-pub const BUCKETS: [BucketSpec; 10] = [
+pub const BUCKETS: [BucketSpec; 11] = [
     DEPLOYMENT_BUCKET,
     VERIFICATION_BUCKET,
     COLLECTION_BUCKET,
@@ -143,6 +171,7 @@ pub const BUCKETS: [BucketSpec; 10] = [
     CHANGES_BUCKET,
     LOG_BUCKET,
     SCAN_BUCKET,
+    INCIDENT_BUCKET,
 ];
 
 const fn consumer(name: &'static str, stream: &'static str, seconds: u64, pending: i64) -> ConsumerSpec {
@@ -159,6 +188,8 @@ pub const COLLECTOR_ANNOTATIONS: ConsumerSpec = consumer("collector-annotations"
 pub const ANALYZER_DEPLOYMENTS: ConsumerSpec = consumer("analyzer-deployments", DEPLOYMENTS.name, 30, 256);
 /// The notifiers' share of the verdicts.
 pub const NOTIFIER_VERDICTS: ConsumerSpec = consumer("notifier-verdicts", VERDICTS.name, 30, 64);
+/// Name under which notifiers dead-letter alerts (each action has a consumer of its own).
+pub const NOTIFIER_ALERTS: &str = "notifier-alerts";
 /// Name under which analyzers dead-letter series (they read them in order, with no durable consumer).
 pub const ANALYZER_SERIES: &str = "analyzer-series";
 
@@ -229,6 +260,42 @@ pub fn evidence(environment: &Name, service: &Name, verification_id: &str, part:
 #[must_use]
 pub fn action(environment: &Name, service: &Name) -> String {
     format!("vouch.v1.action.{}.{}", environment.token(), service.token())
+}
+
+/// Subject of the alerts that wait for an action.
+#[must_use]
+pub fn alert(action: &str) -> String {
+    format!("vouch.v1.alert.{}", encode_token(action))
+}
+
+/// The action that the subject of an alert names.
+#[must_use]
+pub fn action_of_alert(subject: &str) -> Option<String> {
+    decode_token(subject.split('.').nth(3)?)
+}
+
+/// Durable name of the consumer of an action's alerts.
+#[must_use]
+pub fn alert_consumer(action: &str) -> String {
+    format!("{NOTIFIER_ALERTS}-{}", encode_token(action))
+}
+
+/// Subject of what other tools are told about a service.
+#[must_use]
+pub fn cdevent(environment: &Name, service: &Name) -> String {
+    format!("vouch.v1.cdevent.{}.{}", environment.token(), service.token())
+}
+
+/// Key of a service's incidents.
+#[must_use]
+pub fn incidents_key(environment: &Name, service: &Name) -> String {
+    format!("of.{}.{}", environment.token(), service.token())
+}
+
+/// Key of what an action keeps about an incident.
+#[must_use]
+pub fn memory_key(incident: &str, action: &str) -> String {
+    format!("memory.{}.{}", encode_token(incident), encode_token(action))
 }
 
 /// Subject of a consumer's dead letters.
@@ -362,6 +429,14 @@ mod tests {
             verification_of_verdict(&verdict(&name("a.b"), &name("c"), "01J.1")),
             Some("01J.1".into())
         );
+    }
+
+    #[test]
+    fn alerts_wait_by_action() {
+        assert_eq!(alert("chat-1"), "vouch.v1.alert.chat-1");
+        assert_eq!(action_of_alert(&alert("a.b")).as_deref(), Some("a.b"));
+        assert_eq!(action_of_alert("vouch.v1.alert"), None);
+        assert_eq!(alert_consumer("chat"), "notifier-alerts-chat");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod budget;
 pub mod clock;
+pub mod evidence;
 pub mod health;
 pub mod lease;
 pub mod nats;

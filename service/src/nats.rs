@@ -132,6 +132,12 @@ impl Nats {
             duplicate_window: spec.duplicate_window,
             num_replicas: replicas,
             allow_direct: true,
+            retention: if spec.work_queue {
+                stream::RetentionPolicy::WorkQueue
+            } else {
+                stream::RetentionPolicy::Limits
+            },
+            discard: if spec.work_queue { stream::DiscardPolicy::New } else { stream::DiscardPolicy::Old },
             ..Default::default()
         };
         let is_there = self.jetstream.get_stream(spec.name).await.is_ok_and(|found| {
@@ -209,6 +215,28 @@ impl Nats {
             .create_consumer_on_stream(config, spec.stream)
             .await
             .with_context(|| format!("consumer {} of {} cannot be made", spec.name, spec.stream))
+    }
+
+    /// Makes the durable consumer of one subject of a queue where it is missing, and opens it.
+    ///
+    /// # Errors
+    /// Where the server refuses or does not answer.
+    pub async fn consumer_of(
+        &self,
+        stream: &StreamSpec,
+        (name, subject): (String, String),
+        (ack_wait, max_ack_pending): (Duration, i64),
+    ) -> anyhow::Result<jetstream::consumer::Consumer<pull::Config>> {
+        let context = format!("consumer {name} of {} cannot be made", stream.name);
+        let config = pull::Config {
+            durable_name: Some(name),
+            filter_subject: subject,
+            ack_wait,
+            max_deliver: -1,
+            max_ack_pending,
+            ..Default::default()
+        };
+        self.jetstream.create_consumer_on_stream(config, stream.name).await.context(context)
     }
 }
 

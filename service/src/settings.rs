@@ -294,8 +294,9 @@ impl<'a> Section<'a> {
 }
 
 /// Sections of a settings file that all services share; each reads its own and leaves the others to their owners.
-const SHARED_FILE: [&str; 14] = [
+const SHARED_FILE: [&str; 15] = [
     "budget",
+    "evidence",
     "nats",
     "log",
     "clock",

@@ -11,6 +11,7 @@ mod crashes;
 mod endings;
 mod logging;
 mod naming;
+mod notifying;
 mod querying;
 mod refusals;
 mod replay;

@@ -68,6 +68,8 @@ fn is_pure(path: &str) -> bool {
     .iter()
     .any(|pure| path.starts_with(pure))
         || path == "notifier/src/ledger.rs"
+        || path.starts_with("notifier/src/alert/")
+        || path == "notifier/src/incident.rs"
         || path.starts_with("notifier/src/policy")
         || path.starts_with("proto/src/")
 }

@@ -9,7 +9,8 @@ mod settings;
 
 use clap::{Parser, Subcommand};
 use command::{
-    budget, check, demo, explain, init, judge, logs, plan, query, services, simulate, up, verify, watch,
+    budget, check, demo, explain, init, judge, logs, notify, plan, query, services, simulate, up, verify,
+    watch,
 };
 use std::process::ExitCode;
 
@@ -49,6 +50,8 @@ enum Command {
     Query(Box<query::Arguments>),
     /// Print lines of a service's logs, read as the collector reads them.
     Logs(Box<logs::Arguments>),
+    /// Send a sample to a channel of the settings, and show what came back.
+    Notify(notify::Arguments),
     /// Validate the settings; with --connect, also NATS, Dynatrace and the token's scopes.
     Check(check::Arguments),
 }
@@ -93,6 +96,7 @@ async fn dispatch(command: Command) -> exit::Code {
         Command::Simulate(arguments) => simulate::run(arguments).await,
         Command::Query(arguments) => query::run(*arguments).await,
         Command::Logs(arguments) => logs::run(*arguments).await,
+        Command::Notify(arguments) => notify::run(arguments).await,
         Command::Check(arguments) => check::run(arguments).await,
         Command::Judge(arguments) => judge::run(&arguments),
     }

@@ -28,12 +28,7 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("holds a user or password; use `token_file`".to_owned());
         }
-        if !allowed_hosts.is_empty() && !allowed_hosts.iter().any(|allowed| matches(allowed, host)) {
-            return Err(format!(
-                "goes to {host}, which is not among notifier.allowed_hosts: {}",
-                allowed_hosts.join(", ")
-            ));
-        }
+        allowed(host, allowed_hosts)?;
         Ok(Self(url))
     }
 
@@ -41,6 +36,24 @@ impl Endpoint {
     pub(super) fn url(&self) -> Url {
         self.0.clone()
     }
+
+    /// An address below this one; each segment is encoded.
+    pub(super) fn below(&self, segments: &[&str]) -> Self {
+        let mut url = self.0.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        Self(url)
+    }
+}
+
+/// Whether a host may be called.
+pub(super) fn allowed(host: &str, allowed_hosts: &[String]) -> Result<(), String> {
+    if allowed_hosts.is_empty() || allowed_hosts.iter().any(|allowed| matches(allowed, host)) {
+        return Ok(());
+    }
+    let hosts = allowed_hosts.join(", ");
+    Err(format!("goes to {host}, which is not among notifier.allowed_hosts: {hosts}"))
 }
 
 /// `host` or `*.domain`.
@@ -54,7 +67,7 @@ fn matches(allowed: &str, host: &str) -> bool {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
@@ -104,6 +117,14 @@ mod tests {
         }
         for bad in ["https://corp.example/", "https://evilcorp.example/", "https://hooks.example.evil/"] {
             assert!(refused(bad, &allowed).contains("allowed_hosts"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_below_is_encoded() {
+        for base in ["https://a.example/api", "https://a.example/api/"] {
+            let below = Endpoint::new(base, false, &[]).unwrap().below(&["v2", "a/b c"]);
+            assert_eq!(below.url().as_str(), "https://a.example/api/v2/a%2Fb%20c");
         }
     }
 

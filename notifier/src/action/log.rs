@@ -20,7 +20,7 @@ impl Action for Log {
             "{}",
             request.summary
         );
-        Ok(Done { detail: request.summary.clone(), dry_run: true })
+        Ok(Done { dry_run: true, ..Done::new(request.summary.clone()) })
     }
 
     /// A second line does no harm.
@@ -29,6 +29,11 @@ impl Action for Log {
     }
 
     fn promise(&self) -> Promise {
-        Promise { timeout: Duration::from_secs(1), idempotent: true, probe_after: Some(Duration::ZERO) }
+        Promise {
+            timeout: Duration::from_secs(1),
+            idempotent: true,
+            probe_after: Some(Duration::ZERO),
+            confirms: false,
+        }
     }
 }

@@ -15,6 +15,8 @@ struct Seen {
     random: StdRng,
     calls: BTreeMap<String, u32>,
     effects: BTreeMap<String, u32>,
+    /// Keys in the order in which they first took effect.
+    order: Vec<String>,
 }
 
 /// A receiver that does, refuses, fails and loses answers by a seed, and never lies about it.
@@ -27,9 +29,10 @@ pub struct Twin {
 impl Twin {
     pub(crate) fn new(seed: u64, idempotent: bool, probes: bool) -> Self {
         let second = Duration::from_secs(1);
-        let promise = Promise { timeout: second, idempotent, probe_after: probes.then_some(second) };
+        let probe_after = probes.then_some(second);
+        let promise = Promise { timeout: second, idempotent, probe_after, confirms: seed.is_multiple_of(2) };
         let random = StdRng::seed_from_u64(seed);
-        let seen = Seen { random, calls: BTreeMap::new(), effects: BTreeMap::new() };
+        let seen = Seen { random, calls: BTreeMap::new(), effects: BTreeMap::new(), order: Vec::new() };
         Self { promise, seen: Arc::new(Mutex::new(seen)) }
     }
 
@@ -43,6 +46,11 @@ impl Twin {
         self.seen.lock().unwrap().effects.clone()
     }
 
+    /// Keys in the order in which they first took effect.
+    pub(crate) fn order(&self) -> Vec<String> {
+        self.seen.lock().unwrap().order.clone()
+    }
+
     fn roll(&self, sides: u32) -> u32 {
         self.seen.lock().unwrap().random.random_range(0..sides)
     }
@@ -54,6 +62,9 @@ impl Twin {
 
     fn carry_out(&self, key: &str) {
         let mut seen = self.seen.lock().unwrap();
+        if !seen.effects.contains_key(key) {
+            seen.order.push(key.to_owned());
+        }
         let done = seen.effects.entry(key.to_owned()).or_default();
         if *done == 0 || !self.promise.idempotent {
             *done += 1;
@@ -75,7 +86,7 @@ impl Action for Twin {
             Err(ActionError { retryable, effect, detail: detail.to_owned(), retry_after: None })
         };
         match fate {
-            0..=2 => Ok(Done { detail: "done".to_owned(), dry_run: false }),
+            0..=2 => Ok(Done::new("done".to_owned())),
             3 => error(Effect::Possible, "done, and the answer was lost"),
             4 => error(Effect::Possible, "lost before it was done"),
             _ => error(Effect::None, "refused"),

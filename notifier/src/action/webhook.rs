@@ -1,82 +1,99 @@
-//! Posts JSON to an address, signed. The body is described in docs/actions.md; what each answer means is decided here.
+//! Posts a CloudEvent to an address, signed. The body is described in docs/actions.md, or is a template of one's own.
 
-use super::{Action, ActionError, ActionRequest, Done, Effect, Endpoint, Promise, signature};
+use super::http::{Http, HttpSettings, LITTLE, read_endpoint};
+use super::template::Template;
+use super::{
+    Action, ActionError, ActionRequest, Done, Endpoint, Kind, Maker, Promise, Serves, Tells, Tools, sample,
+    signature,
+};
+use crate::alert::{Links, Stage};
 use crate::ledger::Probe;
-use anyhow::Context as _;
 use async_trait::async_trait;
-use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
-use vouch_proto::v1;
+use vouch_proto::{Purpose, v1};
 use vouch_service::settings::Section;
 
 /// Version of the body that is sent.
 const PAYLOAD_VERSION: u32 = 1;
-/// Most that is read of an answer.
-const MOST_ANSWER_BYTES: usize = 4096;
-/// How long the body of an answer is waited for: its status has decided already.
-const ANSWER_BODY: Duration = Duration::from_secs(1);
-/// Most that is repeated of an answer.
-const MOST_EXCERPT_CHARS: usize = 200;
 const SECOND: Duration = Duration::from_secs(1);
+
+pub(super) static KIND: Kind = Kind {
+    word: "webhook",
+    serves: Serves { rollback: true, alert: true, report: true },
+    tells: Tells { updates: false, resolved: true },
+    read,
+};
 
 /// Where and how to post.
 #[derive(Debug, Clone)]
-pub struct WebhookSettings {
-    /// Where to post.
-    pub url: Endpoint,
+struct WebhookSettings {
+    url: Endpoint,
+    http: HttpSettings,
     /// Signs; `None` where `unsigned: true` was asked for.
-    pub secret: Option<SecretString>,
+    secret: Option<SecretString>,
     /// Bearer token.
-    pub token: Option<SecretString>,
-    /// Longest call.
-    pub timeout: Duration,
+    token: Option<SecretString>,
     /// The receiver honours `Idempotency-Key`.
-    pub idempotent: bool,
+    idempotent: bool,
     /// Where to ask which version is live.
-    pub probe_url: Option<Endpoint>,
+    probe_url: Option<Endpoint>,
     /// How long after a call that answer is to be trusted.
-    pub probe_after: Duration,
+    probe_after: Duration,
+    /// It answers only once the version before is live and healthy.
+    confirms: bool,
+    /// The body, where it is one of one's own.
+    body: Option<Template>,
 }
 
-impl WebhookSettings {
-    /// Reads the fields of a webhook; `None` where one was refused.
-    pub(super) fn read(section: &mut Section<'_>, allowed_hosts: &[String]) -> Option<Self> {
-        let insecure = section.flag("insecure_http", false);
-        let endpoint = |key: &'static str, address: Option<SecretString>, section: &mut Section<'_>| {
-            match Endpoint::new(address?.expose_secret(), insecure, allowed_hosts) {
-                Ok(endpoint) => Some(endpoint),
-                Err(e) => {
-                    section.refuse(key, e);
-                    None
-                }
-            }
-        };
-        let address = section.secret("url", "url_file");
-        if address.is_none() && section.raw("url_file").is_none() {
-            section
-                .refuse("url", "is missing; give the address to post to, or `url_file` where it is a secret");
-        }
-        let url = endpoint("url", address, section);
-        let probe_address = section.text("probe_url").map(SecretString::from);
-        let probe_url = endpoint("probe_url", probe_address, section);
-        let secret = section.secret("secret", "secret_file");
-        match (section.flag("unsigned", false), &secret) {
-            (false, None) if section.raw("secret_file").is_some() => {}
-            (false, None) => section.refuse(
-                "secret_file",
-                "is missing; it signs what is sent. Set `unsigned: true` where the receiver cannot check it",
-            ),
-            (true, Some(_)) => section.refuse("unsigned", "and `secret_file` exclude each other; drop one"),
-            (true, None) | (false, Some(_)) => {}
-        }
-        let token = section.secret("token", "token_file");
-        let timeout = section.duration("timeout", 8 * SECOND, SECOND / 10..=60 * SECOND);
-        let idempotent = section.flag("idempotent", false);
-        let probe_after = section.duration("probe_after", 30 * SECOND, SECOND / 100..=600 * SECOND);
-        Some(Self { url: url?, secret, token, timeout, idempotent, probe_url, probe_after })
+fn read(section: &mut Section<'_>, allowed_hosts: &[String]) -> Option<Arc<dyn Maker>> {
+    let insecure = section.flag("insecure_http", false);
+    let url = read_endpoint(section, ("url", "url_file"), None, allowed_hosts);
+    let probe_url = section.text("probe_url").and_then(|address| {
+        let endpoint = Endpoint::new(&address, insecure, allowed_hosts);
+        endpoint.map_err(|e| section.refuse("probe_url", e)).ok()
+    });
+    let secret = section.secret("secret", "secret_file");
+    match (section.flag("unsigned", false), &secret) {
+        (false, None) if section.raw("secret_file").is_some() => {}
+        (false, None) => section.refuse(
+            "secret_file",
+            "is missing; it signs what is sent. Set `unsigned: true` where the receiver cannot check it",
+        ),
+        (true, Some(_)) => section.refuse("unsigned", "and `secret_file` exclude each other; drop one"),
+        (true, None) | (false, Some(_)) => {}
+    }
+    let token = section.secret("token", "token_file");
+    let http = HttpSettings::read(section);
+    let idempotent = section.flag("idempotent", false);
+    let probe_after = section.duration("probe_after", 30 * SECOND, SECOND / 100..=600 * SECOND);
+    let confirms = section.flag("confirms", false);
+    let body = Template::read(section, "body", "body_file");
+    if let Some(Err(e)) = body.as_ref().map(try_out) {
+        section.refuse("body", format!("does not render: {e}"));
+    }
+    let url = url?;
+    let settings =
+        WebhookSettings { url, http, secret, token, idempotent, probe_url, probe_after, confirms, body };
+    Some(Arc::new(settings))
+}
+
+/// A template that does not render is found before anything is wrong.
+fn try_out(template: &Template) -> Result<(), String> {
+    for stage in [Stage::Opens, Stage::Resolves] {
+        let sample = sample::request(stage, None, Links::default()).map_err(|e| format!("{e:#}"))?;
+        template.render(&payload(&sample))?;
+    }
+    Ok(())
+}
+
+impl Maker for WebhookSettings {
+    fn make(&self, _tools: &Tools) -> anyhow::Result<Box<dyn Action>> {
+        Ok(Box::new(Webhook { http: Http::new(&self.http)?, settings: self.clone() }))
     }
 }
 
@@ -88,7 +105,21 @@ struct Payload<'a> {
     key: &'a str,
     rule: &'static str,
     summary: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alert: Option<&'a crate::alert::Alert>,
     verdict: v1::Verdict,
+}
+
+fn payload(request: &ActionRequest) -> Payload<'_> {
+    Payload {
+        version: PAYLOAD_VERSION,
+        purpose: request.purpose.as_str(),
+        key: &request.key,
+        rule: request.rule.as_str(),
+        summary: &request.summary,
+        alert: (request.purpose == Purpose::Alert).then_some(&request.alert),
+        verdict: v1::Verdict::from((*request.verdict).clone()),
+    }
 }
 
 /// What a probe answers.
@@ -99,29 +130,14 @@ struct Live {
 
 /// The action.
 #[derive(Debug)]
-pub(super) struct Webhook {
+struct Webhook {
     settings: WebhookSettings,
-    client: Client,
+    http: Http,
 }
 
 impl Webhook {
-    pub(super) fn new(settings: WebhookSettings) -> anyhow::Result<Self> {
-        // A connection of its own for every call: on a used one, a reset leaves open whether the call was seen.
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .connect_timeout(settings.timeout / 2)
-            .timeout(settings.timeout)
-            .user_agent(concat!("vouch-notifier/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("the HTTP client of a webhook cannot be set up")?;
-        Ok(Self { settings, client })
-    }
-
     fn authorized(&self, method: Method, to: &Endpoint) -> RequestBuilder {
-        let call = self.client.request(method, to.url());
+        let call = self.http.call(method, to);
         match &self.settings.token {
             Some(token) => call.bearer_auth(token.expose_secret()),
             None => call,
@@ -137,26 +153,34 @@ impl Webhook {
             ("workload", verdict.workload.as_deref().unwrap_or_default()),
             ("key", request.key.as_str()),
         ];
-        let answer = self.authorized(Method::GET, to).query(&query).send().await.ok()?;
-        if answer.status() != StatusCode::OK {
+        let call = self.authorized(Method::GET, to).query(&query);
+        let answer = self.http.send(call, to, LITTLE).await.ok()?;
+        if answer.status != StatusCode::OK {
             return None;
         }
-        let live: Live = serde_json::from_slice(&read_some(answer).await).ok()?;
+        let live: Live = serde_json::from_slice(&answer.body).ok()?;
         (!live.live_version.trim().is_empty()).then_some(live.live_version)
+    }
+
+    fn body(&self, request: &ActionRequest) -> Result<Vec<u8>, ActionError> {
+        let payload = payload(request);
+        let written = match &self.settings.body {
+            Some(template) => template.render(&payload).map(String::into_bytes),
+            None => serde_json::to_vec(&payload).map_err(|e| e.to_string()),
+        };
+        written.map_err(|e| ActionError::never_sent(format!("the body cannot be written: {e}")))
     }
 }
 
 #[async_trait]
 impl Action for Webhook {
     async fn execute(&self, request: &ActionRequest) -> Result<Done, ActionError> {
-        let body = payload(request)?;
-        let headers = headers(request, self.settings.secret.as_ref(), &body)?;
+        let body = self.body(request)?;
+        let content_type = self.settings.body.as_ref().map_or("application/json", Template::content_type);
+        let headers = headers(request, content_type, (self.settings.secret.as_ref(), &body))?;
         let to = &self.settings.url;
-        let answer = self.authorized(Method::POST, to).headers(headers).body(body).send().await;
-        let answer = answer.map_err(|e| not_answered(to, e))?;
-        let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
-        let body = read_some(answer).await;
-        judge(status, retry_after, &format!("{to} answered {}{}", status.as_u16(), excerpt(&body)))
+        let call = self.authorized(Method::POST, to).headers(headers).body(body);
+        self.http.send(call, to, LITTLE).await?.judge()
     }
 
     async fn probe(&self, request: &ActionRequest) -> Probe {
@@ -170,107 +194,69 @@ impl Action for Webhook {
 
     fn promise(&self) -> Promise {
         Promise {
-            timeout: self.settings.timeout,
+            timeout: self.settings.http.timeout,
             idempotent: self.settings.idempotent,
             probe_after: self.settings.probe_url.as_ref().map(|_| self.settings.probe_after),
+            confirms: self.settings.confirms,
         }
     }
 }
 
-fn never_sent(detail: String) -> ActionError {
-    ActionError { retryable: false, effect: Effect::None, detail, retry_after: None }
-}
-
-fn payload(request: &ActionRequest) -> Result<Vec<u8>, ActionError> {
-    let payload = Payload {
-        version: PAYLOAD_VERSION,
-        purpose: request.purpose.as_str(),
-        key: &request.key,
-        rule: request.rule.as_str(),
-        summary: &request.summary,
-        verdict: v1::Verdict::from((*request.verdict).clone()),
-    };
-    serde_json::to_vec(&payload).map_err(|e| never_sent(format!("the body cannot be written: {e}")))
-}
-
+/// The attributes of a CloudEvent in binary mode, the signature, and the key.
 fn headers(
     request: &ActionRequest,
-    secret: Option<&SecretString>,
-    body: &[u8],
+    content_type: &str,
+    (secret, body): (Option<&SecretString>, &[u8]),
 ) -> Result<HeaderMap, ActionError> {
-    let mut headers = HeaderMap::new();
-    headers.insert("content-type", HeaderValue::from_static("application/json"));
-    headers.insert("vouch-attempt", HeaderValue::from(request.attempt));
+    let verdict = &request.verdict;
     let signature = secret.map(|secret| signature::sign(secret, request.sent_at, body));
+    let subject = encoded(&format!("{}/{}", verdict.environment, verdict.service));
+    let (attempt, decided_at) = (request.attempt.to_string(), verdict.decided_at.to_string());
+    let kind = format!("dev.vouch.v1.{}", request.purpose.as_str());
+    let mut headers = HeaderMap::new();
     for (name, value) in [
-        ("idempotency-key", Some(request.key.as_str())),
+        ("content-type", Some(content_type)),
+        ("ce-specversion", Some("1.0")),
+        ("ce-type", Some(&kind)),
+        ("ce-source", Some("vouch/notifier")),
+        ("ce-id", Some(&encoded(&request.key))),
+        ("ce-subject", Some(&subject)),
+        ("ce-time", Some(&decided_at)),
+        ("idempotency-key", Some(&request.key)),
+        ("vouch-attempt", Some(&attempt)),
         ("traceparent", request.traceparent.as_deref()),
         ("vouch-signature", signature.as_deref()),
     ] {
         if let Some(value) = value {
             let value = HeaderValue::from_bytes(value.as_bytes())
-                .map_err(|e| never_sent(format!("the header {name} cannot be written: {e}")))?;
+                .map_err(|e| ActionError::never_sent(format!("the header {name} cannot be written: {e}")))?;
             headers.insert(name, value);
         }
     }
     Ok(headers)
 }
 
-/// A call without an answer: only where no connection was made was it surely not carried out.
-fn not_answered(to: &Endpoint, error: reqwest::Error) -> ActionError {
-    let effect = if error.is_connect() || error.is_builder() { Effect::None } else { Effect::Possible };
-    let how = match (effect, error.is_timeout()) {
-        (Effect::None, true) => "could not be reached in time",
-        (Effect::None, false) => "could not be reached",
-        (Effect::Possible, true) => "did not answer in time",
-        (Effect::Possible, false) => "ended the connection without an answer",
-    };
-    let error = anyhow::Error::from(error.without_url());
-    ActionError { retryable: true, effect, detail: format!("{to} {how}: {error:#}"), retry_after: None }
-}
-
-/// What an answer means. 408, 425 and 429 say that the call was not taken, as does a 503 that names a later time; every
-/// other 5xx may come from a gateway behind which it was carried out. The rest is the receiver's final word.
-fn judge(status: StatusCode, retry_after: Option<Duration>, said: &str) -> Result<Done, ActionError> {
-    let (retryable, effect) = match status.as_u16() {
-        200..=299 => return Ok(Done { detail: said.to_owned(), dry_run: false }),
-        408 | 425 | 429 => (true, Effect::None),
-        503 if retry_after.is_some() => (true, Effect::None),
-        500..=599 => (true, Effect::Possible),
-        _ => (false, Effect::None),
-    };
-    Err(ActionError { retryable, effect, detail: said.to_owned(), retry_after })
-}
-
-/// Seconds, or an instant by the receiver's own clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let value = text(RETRY_AFTER.as_str())?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let instant = |text: &str| jiff::fmt::rfc2822::parse(text).ok();
-    let wait = instant(value)?.timestamp().duration_since(instant(text("date")?)?.timestamp());
-    Some(Duration::try_from(wait).unwrap_or_default())
-}
-
-/// The beginning of an answer's body, however long it is and however slowly it comes.
-async fn read_some(mut answer: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    let read = async {
-        while let Ok(Some(chunk)) = answer.chunk().await {
-            body.extend_from_slice(chunk.get(..MOST_ANSWER_BYTES - body.len()).unwrap_or(&chunk));
-            if body.len() >= MOST_ANSWER_BYTES {
-                break;
-            }
+/// As the HTTP binding of CloudEvents writes attributes: what is not printable ASCII, and space, quote and percent sign,
+/// as `%XX`.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'%' => out.push_str(&format!("%{byte:02X}")),
+            0x21..=0x7e => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
         }
-    };
-    tokio::time::timeout(ANSWER_BODY, read).await.ok();
-    body
+    }
+    out
 }
 
-fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let text: String = text.chars().filter(|c| !c.is_control()).take(MOST_EXCERPT_CHARS).collect();
-    if text.trim().is_empty() { String::new() } else { format!(": {}", text.trim()) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_written_as_the_binding_says() {
+        assert_eq!(encoded("prod/checkout"), "prod/checkout");
+        assert_eq!(encoded("prod/Füße \"1%\""), "prod/F%C3%BC%C3%9Fe%20%221%25%22");
+    }
 }

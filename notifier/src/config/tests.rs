@@ -64,7 +64,7 @@ fn everything_wrong_is_named_at_once() {
         "notifier.actions[0].name: `Undo` is not 1 to 40 of a-z",
         "notifier.actions[0].url: to hooks.example is not encrypted; use https, or set `insecure_http: true`",
         "notifier.actions[1].name: `log` is the name of the action that is always there",
-        "notifier.actions[1].type: unknown value `exec`, expected one of log, webhook",
+        "notifier.actions[1].type: unknown value `exec`, expected one of ",
         "notifier.actions[2].url: goes to other.example, which is not among notifier.allowed_hosts: hooks.example",
         "notifier.actions[3].name: `a` is named twice",
         "notifier.actions[3].url: is missing",
@@ -95,6 +95,90 @@ fn acting_needs_an_action_that_acts() {
     );
     refused("notifier: {rollback: {environments: [prod]}}", "rollback.environments: must be a mapping");
     refused("notifier: {rollback: {environments: {prod: 1}}}", "environments.prod: unknown value `1`");
+}
+
+#[test]
+fn an_action_is_named_only_for_what_it_does() {
+    refused(
+        "notifier: {actions: [{name: chat, type: slack, url: 'https://x.example'}], rollback: {action: chat}}",
+        "rollback.action: `chat` is of type slack, which rolls nothing back",
+    );
+}
+
+#[test]
+fn reports_go_to_what_records_verdicts() {
+    let chat = "{name: chat, type: slack, url: 'https://x.example'}";
+    refused(
+        &format!("notifier: {{actions: [{chat}], report: {{actions: [chat, nope, log, log], oops: 1}}}}"),
+        "report.actions[0]: `chat` is of type slack, which records no verdicts",
+    );
+    let yaml = "notifier: {report: {actions: [nope, log, log], oops: 1}}";
+    for part in [
+        "report.actions[0]: unknown action `nope`",
+        "report.actions[2]: `log` is named twice",
+        "report.oops: is no",
+    ] {
+        refused(yaml, part);
+    }
+    let (settings, said) = read("notifier: {report: {actions: [log]}}");
+    assert_eq!((settings.reports, said.as_str()), (vec!["log".to_owned()], ""));
+}
+
+#[test]
+fn channels_need_what_they_need() {
+    for (yaml, parts) in [
+        ("type: slack", vec!["token_file: is missing; give the bot's token", "channel: is missing"]),
+        ("type: slack, token: x", vec!["channel: is missing"]),
+        (
+            "type: slack, token: x, url: 'https://x.example', channel: C1",
+            vec!["url_file: and `token_file` exclude"],
+        ),
+        ("type: slack, url: 'https://x.example', channel: C1", vec!["channel: is for a bot"]),
+        ("type: slack, url: 'https://x.example', mention: '@here'", vec!["mention: `@here` is no mention"]),
+        ("type: slack, url: 'http://x.example'", vec!["url: to x.example is not encrypted"]),
+        ("type: teams", vec!["url: is missing"]),
+        ("type: teams, url_file: /nowhere", vec!["url_file: /nowhere cannot be read"]),
+        ("type: pagerduty", vec!["routing_key_file: is missing"]),
+        ("type: pagerduty, routing_key: abc", vec!["routing_key_file: holds 3 characters, expected the 32"]),
+        ("type: opsgenie", vec!["api_key_file: is missing"]),
+        (
+            "type: opsgenie, api_key: x, responders: [shop, 'team:'], oops: 1",
+            vec![
+                "responders: `shop` is no responder",
+                "responders: `team:` is no responder",
+                "oops: is no setting",
+            ],
+        ),
+        (
+            "type: webhook, url: 'https://x.example', unsigned: true, body: '{{ a'",
+            vec!["body: is no template: line 1"],
+        ),
+        (
+            "type: webhook, url: 'https://x.example', unsigned: true, body: '{\"a\": {{ alert.headlin }}}'",
+            vec!["body: does not render: line 1: undefined value"],
+        ),
+        (
+            "type: webhook, url: 'https://x.example', unsigned: true, body_file: /nowhere",
+            vec!["body_file: /nowhere cannot be read"],
+        ),
+        (
+            "type: webhook, url: 'https://x.example', unsigned: true, content_type: text/plain",
+            vec!["content_type: is for a body of one's own"],
+        ),
+        (
+            "type: webhook, url: 'https://x.example', unsigned: true, client_key_file: /nowhere, ca_file: /nowhere",
+            vec![
+                "client_cert_file: is missing",
+                "client_key_file: /nowhere cannot",
+                "ca_file: /nowhere cannot",
+            ],
+        ),
+    ] {
+        let (_, said) = read(&format!("notifier: {{actions: [{{name: it, {yaml}}}]}}"));
+        for part in parts {
+            assert!(said.contains(&format!("notifier.actions[0].{part}")), "{part}\nis not in\n{said}");
+        }
+    }
 }
 
 #[test]

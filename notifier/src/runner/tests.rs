@@ -4,7 +4,8 @@ use super::*;
 use crate::action::ActionKind;
 use crate::action::twin::Twin;
 use crate::config::{Mode, RetrySettings};
-use crate::fixtures::{TokioClock, at, verdict};
+use crate::fixtures::{TokioClock, at, verdict_of};
+use crate::outbox::memory::MemoryOutbox;
 use crate::world::memory::Memory;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -30,9 +31,17 @@ impl<F: Future> Future for Killed<F> {
     }
 }
 
+/// What a replica gets.
+#[derive(Clone)]
+enum Delivery {
+    Verdict(usize, Box<Case>),
+    Alert(Box<Waiting>),
+}
+
 struct Stage {
     random: StdRng,
     world: Arc<Memory>,
+    outbox: Arc<MemoryOutbox>,
     clock: SharedClock,
     undo: Twin,
     chat: Twin,
@@ -46,6 +55,7 @@ impl Stage {
         let (idempotent, probes) = (random.random_bool(0.3), random.random_bool(0.4));
         Self {
             world: Arc::new(Memory::new(seed ^ 1, random.random_bool(0.5))),
+            outbox: Arc::new(MemoryOutbox::new(seed ^ 4, random.random_bool(0.5))),
             clock: Arc::new(TokioClock::starting_at(at(0))),
             undo: Twin::new(seed ^ 2, idempotent, probes),
             chat: Twin::new(seed ^ 3, false, false),
@@ -80,12 +90,17 @@ impl Stage {
         };
         let around = Surroundings {
             world: self.world.clone(),
+            outbox: self.outbox.clone(),
+            tools: Tools::default(),
             clock: self.clock.clone(),
             metrics: Metrics::register(&Health::default()),
             stop: CancellationToken::new(),
             instance: format!("life-{}", self.lives),
         };
-        Runner::new(&settings, around).unwrap()
+        let mut runner = Runner::new(&settings, around).unwrap();
+        // Verdicts are put off for very long here, and none is given up.
+        runner.teller.patience = Duration::MAX;
+        runner
     }
 
     /// A few deployments of two services, each judged once or twice, some verdicts revised.
@@ -112,24 +127,44 @@ impl Stage {
                             .clock
                             .now()
                             .minus(Duration::from_secs(self.random.random_range(0..1000))),
-                        ..verdict()
+                        ..verdict_of(outcome)
                     };
-                    cases.push(Case { verdict: Arc::new(verdict), traceparent: None });
+                    cases.push(Case { verdict: Arc::new(verdict), traceparent: None, about: None });
                 }
             }
         }
         cases
     }
 
-    /// Handles a case after a moment, and may be killed on the way: at any await, or after a time.
+    /// Handles a delivery after a moment, and may be killed on the way: at any await, or after a time.
     async fn life(
         runner: Runner,
-        case: Case,
+        delivery: Delivery,
         (delay, polls, time): (u64, u32, u64),
     ) -> Option<Result<(), Later>> {
         tokio::time::sleep(Duration::from_millis(delay)).await;
-        let killed = Killed(Box::pin(runner.handle(&case)), polls);
+        let work = async {
+            match &delivery {
+                Delivery::Verdict(_, case) => runner.handle(case).await,
+                Delivery::Alert(waiting) => {
+                    let verdict = Verdict::try_from(waiting.verdict.clone()).unwrap();
+                    runner.deliver(waiting, Arc::new(verdict)).await
+                }
+            }
+        };
+        let killed = Killed(Box::pin(work), polls);
         tokio::time::timeout(Duration::from_millis(time), killed).await.ok().flatten()
+    }
+
+    /// A verdict of the stream, or an alert of a queue.
+    fn next(&mut self, open: &[Case]) -> Delivery {
+        let waiting = self.outbox.waiting();
+        if open.is_empty() || (!waiting.is_empty() && self.random.random_bool(0.5)) {
+            let at = self.random.random_range(0..waiting.len());
+            return Delivery::Alert(Box::new(waiting[at].clone()));
+        }
+        let at = self.random.random_range(0..open.len());
+        Delivery::Verdict(at, Box::new(open[at].clone()))
     }
 
     fn fate(&mut self) -> (u64, u32, u64) {
@@ -138,25 +173,30 @@ impl Stage {
         (self.random.random_range(0..800), polls, time)
     }
 
-    /// Two replicas get a delivery each, perhaps of the same verdict.
+    /// Two replicas get a delivery each, perhaps of the same verdict or alert.
     async fn deliver(&mut self, open: &mut Vec<Case>) {
-        let first = self.random.random_range(0..open.len());
-        let other = self.random.random_range(0..open.len());
-        let second = if self.random.random_bool(0.7) { first } else { other };
+        let (first, other) = (self.next(open), self.next(open));
+        let second = if self.random.random_bool(0.7) { first.clone() } else { other };
         let (one, two) = (self.runner(), self.runner());
         let both = futures::future::join(
-            Self::life(one, open[first].clone(), self.fate()),
-            Self::life(two, open[second].clone(), self.fate()),
+            Self::life(one, first.clone(), self.fate()),
+            Self::life(two, second.clone(), self.fate()),
         );
         let (ended_a, ended_b) = both.await;
         let mut handled = BTreeSet::new();
-        for (i, ended) in [(first, ended_a), (second, ended_b)] {
-            match ended {
-                Some(Ok(())) => {
+        for (delivery, ended) in [(first, ended_a), (second, ended_b)] {
+            match (ended, delivery) {
+                (Some(Ok(())), Delivery::Verdict(i, _)) => {
                     handled.insert(i);
                 }
-                Some(Err(Later::Wait(wait))) => tokio::time::sleep(wait).await,
-                Some(Err(Later::Dependency(_))) | None => {}
+                (Some(Ok(())), Delivery::Alert(waiting)) => {
+                    // Now and then an acknowledgement is lost.
+                    if self.random.random_bool(0.8) {
+                        self.outbox.acknowledge(&waiting.key);
+                    }
+                }
+                (Some(Err(Later::Wait(wait))), _) => tokio::time::sleep(wait).await,
+                (Some(Err(Later::Dependency(_))) | None, _) => {}
             }
         }
         for i in handled.into_iter().rev() {
@@ -205,8 +245,23 @@ fn check(seed: u64, stage: &Stage, cases: &[Case]) {
         assert!(entry.state.is_final() && entry.recorded, "seed {seed}: {entry:?} is not over");
     }
     within_budget(seed, stage);
+    in_order(seed, stage);
     let keys: BTreeSet<String> = stage.undo.calls().into_keys().collect();
     assert!(keys.iter().all(|key| key.ends_with("/rollback")), "seed {seed}: {keys:?}");
+}
+
+/// Everything that was queued is told or declared in the audit; nobody hears the end of an incident before its beginning.
+fn in_order(seed: u64, stage: &Stage) {
+    let (audit, order) = (stage.world.audit(), stage.chat.order());
+    let place = |key: &String| order.iter().position(|told| told == key);
+    for (key, waiting) in stage.outbox.seen() {
+        assert!(audit.values().any(|a| a.action_id == key), "seed {seed}: nothing is known of {key}");
+        for before in &waiting.before {
+            if let (Some(earlier), Some(later)) = (place(before), place(&key)) {
+                assert!(earlier < later, "seed {seed}: {key} was told before {before}");
+            }
+        }
+    }
 }
 
 /// Never more rollbacks than the budget allows, each of them counted, and no place kept for longer than a day for what is over.
@@ -249,8 +304,9 @@ async fn whatever_happens_a_deployment_is_rolled_back_at_most_once_and_everythin
         }
         let mut open = cases.clone();
         for round in 0.. {
-            assert!(round < 3000, "seed {seed}: {} verdicts never end", open.len());
-            if open.is_empty() {
+            let waiting = stage.outbox.waiting().len();
+            assert!(round < 6000, "seed {seed}: {} verdicts and {waiting} alerts never end", open.len());
+            if open.is_empty() && waiting == 0 {
                 break;
             }
             stage.deliver(&mut open).await;

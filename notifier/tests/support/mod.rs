@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod channels;
+pub mod golden;
 pub mod receiver;
+pub mod smtp;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt as _;
@@ -16,7 +19,8 @@ use vouch_notifier::NotifierSettings;
 use vouch_notifier::ledger::Entry;
 use vouch_proto::envelope::{self, Origin};
 use vouch_proto::subject::{
-    self, ACTIONS, DEAD_LETTERS, DEPLOYMENT_BUCKET, LEDGER_BUCKET, NOTIFIER_VERDICTS, VERDICTS,
+    self, ACTIONS, ALERTS, CATALOGUE_BUCKET, DEAD_LETTERS, DEPLOYMENT_BUCKET, LEDGER_BUCKET,
+    NOTIFIER_VERDICTS, VERDICTS,
 };
 use vouch_proto::{Action, Deployment, DeploymentRecord, Invalid, Name, Outcome, Timestamp, Verdict, v1};
 use vouch_service::clock::{Clock as _, SharedClock, SystemClock};
@@ -192,18 +196,25 @@ impl Bench {
             .unwrap();
     }
 
-    /// Waits until no verdict is waiting or being worked on, and answers the audit stream by action, in order.
+    /// Waits until no verdict and no alert is waiting or being worked on, and answers the audit stream, in order.
     pub async fn settled(&self) -> Vec<Action> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut consumer = self.nats.consumer(&NOTIFIER_VERDICTS).await.unwrap();
             let info = consumer.info().await.unwrap();
-            if info.num_pending == 0 && info.num_ack_pending == 0 {
+            // A verdict is acknowledged after its alerts were queued.
+            if info.num_pending == 0 && info.num_ack_pending == 0 && self.alerts_waiting().await == 0 {
                 return self.audit().await;
             }
-            assert!(Instant::now() < deadline, "verdicts are still open: {info:?}");
+            assert!(Instant::now() < deadline, "verdicts or alerts are still open: {info:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// How many alerts wait, those that are being told among them.
+    pub async fn alerts_waiting(&self) -> u64 {
+        let mut stream = self.nats.jetstream.get_stream(ALERTS.name).await.unwrap();
+        stream.info().await.unwrap().state.messages
     }
 
     pub async fn audit(&self) -> Vec<Action> {
@@ -256,6 +267,33 @@ impl Bench {
         let name = |s| Name::new(s).unwrap();
         let subject = subject::verdict(&name("prod"), &name("checkout"), "poison");
         let headers = nats::headers(vec![("content-type", content_type.to_owned())]);
+        vouch_service::publish::publish(&self.nats, subject, headers, body.to_vec().into()).await.unwrap();
+    }
+
+    /// How many alerts wait for an action.
+    pub async fn alerts_waiting_for(&self, action: &str) -> usize {
+        let stream = self.nats.jetstream.get_stream(ALERTS.name).await.unwrap();
+        let mut subjects = stream.info_with_subjects(subject::alert(action)).await.unwrap();
+        subjects.next().await.map_or(0, |count| count.unwrap().1)
+    }
+
+    /// Says where the source knows a verdict's service.
+    pub async fn catalogue(&self, verdict: &Verdict, entity_id: &str) {
+        let entry = v1::ServiceEntry {
+            service: verdict.service.to_string(),
+            environment: verdict.environment.to_string(),
+            source: "dynatrace".to_owned(),
+            entity_id: entity_id.to_owned(),
+            ..Default::default()
+        };
+        let store = self.nats.bucket(&CATALOGUE_BUCKET).await.unwrap();
+        let key = subject::catalogue_key(&verdict.environment, &verdict.service);
+        store.put(key, serde_json::to_vec(&entry).unwrap().into()).await.unwrap();
+    }
+
+    /// Puts something into the queue of an action's alerts.
+    pub async fn queue_raw(&self, action: &str, body: &[u8]) {
+        let (subject, headers) = (subject::alert(action), nats::headers(vec![]));
         vouch_service::publish::publish(&self.nats, subject, headers, body.to_vec().into()).await.unwrap();
     }
 

@@ -109,6 +109,11 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
+    /// Scheme, host and port.
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub fn probe_url(&self) -> String {
         format!("http://{}/live", self.address)
     }

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod judge;
 pub(crate) mod logs;
+pub(crate) mod notify;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod services;
