@@ -140,9 +140,33 @@ async fn no_data_is_gaps_and_the_service_is_looked_up_anew() {
 #[tokio::test]
 async fn an_expression_is_taken_in_the_templates_unit() {
     let tenant = Tenant::new(vec![entity(), answer("metrics/query", 200, body("1m", &[Some(2.0)]))]).await;
-    let reading = tenant.source.read(&ask("(a:splitBy():avg)/(b:splitBy():avg)")).await.unwrap();
+    let reading = tenant
+        .source
+        .read(&ask("(builtin:service.a:splitBy():avg)/(builtin:service.b:splitBy():avg)"))
+        .await
+        .unwrap();
     assert_eq!(reading.chunks[0].series[0].samples[0], Some(2.0));
     tenant.asked();
+}
+
+#[tokio::test]
+async fn the_metrics_of_an_expression_are_described_where_their_keys_do_not_tell_what_they_are_of() {
+    let of_hosts = r#"{"metricId":"a","unit":"Count","entityType":["HOST"]}"#;
+    let value = || answer("metrics/query", 200, body("1m", &[Some(2.0)]));
+    let query = "(a:splitBy():avg)/(b:splitBy():avg)";
+    // What cannot be described is taken for a service's.
+    let script = vec![entity(), answer("metrics/a", 404, "{}"), answer("metrics/b", 400, "{}"), value()];
+    let tenant = Tenant::new(script).await;
+    let reading = tenant.source.read(&ask(query)).await.unwrap();
+    assert_eq!(reading.chunks[0].series[0].samples[0], Some(2.0));
+    tenant.asked();
+    let script =
+        vec![entity(), answer("metrics/a", 200, of_hosts), answer("metrics/b", 200, of_hosts), value()];
+    let tenant = Tenant::new(script).await;
+    let reading = tenant.source.read(&ask(query)).await.unwrap();
+    assert!(reading.refused.is_empty(), "{:?}", reading.refused);
+    let asked = tenant.asked();
+    assert!(asked[3].contains("HOST"), "{}", asked[3]);
 }
 
 #[tokio::test]

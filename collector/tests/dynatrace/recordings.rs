@@ -65,7 +65,7 @@ async fn every_recorded_query_is_read_or_refused_by_name() {
             metrics: (0..metrics)
                 .map(|i| MetricAsk {
                     name: format!("m{i}"),
-                    query: format!("(a + {i})"),
+                    query: format!("(builtin:service.a + {i})"),
                     unit: String::new(),
                     by_host: false,
                     each: None,

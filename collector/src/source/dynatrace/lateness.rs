@@ -12,8 +12,13 @@ const LONGEST_NAME: usize = 120;
 
 /// The name of what a query measures: its metric keys, or the query itself.
 pub(super) fn key(query: &str) -> String {
-    let keys = if is_dql(query) { Vec::new() } else { keys(query) };
-    let name = if keys.is_empty() { query.trim().to_owned() } else { keys.join(" ") };
+    let mut named: Vec<&str> = Vec::new();
+    for key in if is_dql(query) { Vec::new() } else { keys(query) } {
+        if !named.contains(&key) {
+            named.push(key);
+        }
+    }
+    let name = if named.is_empty() { query.trim().to_owned() } else { named.join(" ") };
     name.chars().take(LONGEST_NAME).collect()
 }
 

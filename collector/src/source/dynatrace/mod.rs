@@ -237,7 +237,14 @@ impl Dynatrace {
             }
             None => {
                 for key in expression::keys(query).into_iter().filter(|key| EntityKind::is_open(key)) {
-                    types.insert(key, self.descriptor(key).await?.entity_type.unwrap_or_default());
+                    let described = match self.descriptor(key).await {
+                        Ok(descriptor) => descriptor.entity_type.unwrap_or_default(),
+                        // The query itself says what is wrong with the metric.
+                        Err(failure) if failure.kind.is_about_a_metric() => Vec::new(),
+                        Err(failure) if failure.kind == FailureKind::UnknownMetric => Vec::new(),
+                        Err(failure) => return Err(failure),
+                    };
+                    types.insert(key, described);
                 }
             }
         }
