@@ -404,11 +404,10 @@ impl Store {
 
     /// Whether the catalogue knows the service; `None` before it is complete, when nothing can be said.
     pub(crate) async fn is_known(&self, environment: &Name, service: &Name) -> anyhow::Result<Option<bool>> {
-        if bucket::catalogue_entry(&self.catalogue, environment, service).await?.is_some() {
-            return Ok(Some(true));
-        }
+        // Read before the entry, which is written before it: else one that is listed in between counts as missing.
         let complete = bucket::read(&self.catalogue, subject::CATALOGUE_COMPLETE).await?.is_some();
-        Ok(complete.then_some(false))
+        let entry = bucket::catalogue_entry(&self.catalogue, environment, service).await?;
+        Ok(if entry.is_some() { Some(true) } else { complete.then_some(false) })
     }
 
     /// How many entities of the source are instances of a service; 0 where it is one, or not known.

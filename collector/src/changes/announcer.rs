@@ -138,10 +138,10 @@ impl Announcer {
 
     /// Whether the source has the service, as far as its catalogue tells.
     async fn may_be_known(&self, environment: &Name, service: &Name) -> anyhow::Result<bool> {
-        if bucket::catalogue_entry(&self.catalogue, environment, service).await?.is_some() {
-            return Ok(true);
-        }
-        Ok(bucket::read(&self.catalogue, CATALOGUE_COMPLETE).await?.is_none())
+        // Read before the entry, which is written before it: else one that is listed in between counts as missing.
+        let is_complete = bucket::read(&self.catalogue, CATALOGUE_COMPLETE).await?.is_some();
+        let entry = bucket::catalogue_entry(&self.catalogue, environment, service).await?;
+        Ok(entry.is_some() || !is_complete)
     }
 
     /// The newest deployment of a service, as far as it has been taken in.

@@ -10,7 +10,7 @@ const MINUTE: i64 = 60_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_replicas_together_ask_no_more_than_the_budget() {
-    let mut world = World::of(vouch_simulator::Scenario::named("shared-database").unwrap(), 120.0).await;
+    let mut world = World::of(vouch_simulator::Scenario::named("shared-database").unwrap(), 40.0).await;
     world.more = ", calls_per_minute: 10, neighbours: 0".into();
     let first = world.collector().await;
     let second = world.collector().await;
@@ -31,12 +31,13 @@ async fn two_replicas_together_ask_no_more_than_the_budget() {
         watermark(&own) >= Some(end)
     };
     let (batches, _) = world.batches(|b| SERVICES.iter().all(|service| is_read(b, service))).await;
-    assert!(batches.iter().all(|b| b.errors.is_empty()), "late, and nothing lost");
+    let errors: Vec<_> = batches.iter().flat_map(|b| &b.errors).collect();
+    assert!(errors.is_empty(), "late, and nothing lost: {errors:?}");
 
     let begun: Vec<i64> = world.tenant.calls().iter().map(|call| call.at_ms).collect();
     let from = shared_from.as_millis();
     let in_minute = |start: i64| begun.iter().filter(|at| (start..start + MINUTE).contains(*at)).count();
-    // A call reaches the tenant some milliseconds after its turn, a second of this clock.
+    // A call reaches the tenant some milliseconds after its turn, up to a second of this clock.
     let most = begun.iter().filter(|at| **at >= from).map(|at| in_minute(*at)).max().unwrap();
     assert!((7..=12).contains(&most), "{most} calls in a minute");
     assert!(begun.len() > 30, "{} calls: more than three minutes' worth", begun.len());

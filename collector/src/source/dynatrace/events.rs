@@ -5,7 +5,7 @@ use super::answer::{EventItem, EventPage, IngestAnswer};
 use super::client::Call;
 use super::listing::list;
 use super::selector::{EntityKind, escape};
-use crate::source::{EventKind, Failure, FailureKind, SourceEvent};
+use crate::source::{EventKind, Failure, FailureKind, Purpose, SourceEvent};
 use reqwest::Method;
 use std::collections::{BTreeMap, BTreeSet};
 use vouch_proto::{Deployment, Timestamp, Window};
@@ -117,7 +117,8 @@ impl Dynatrace {
         ];
         let mut events = Vec::new();
         for _ in 0..PAGES {
-            let page: EventPage = self.client.send_aside(&Call::get(&["events"], query, SCOPE)).await?;
+            let call = Call::get(&["events"], query, SCOPE).for_the(Purpose::Guard);
+            let page: EventPage = self.client.send_aside(&call).await?;
             // An answer may hold more than was asked for.
             events.extend(page.events.into_iter().filter(|event| event.event_type == kind.word()));
             match page.next_page_key.filter(|key| !key.is_empty()) {

@@ -4,7 +4,7 @@ use super::Dynatrace;
 use super::answer::{ObjectiveItem, ObjectivePage};
 use super::client::{Call, Client};
 use super::selector::escape;
-use crate::source::{Ask, Failure, FailureKind};
+use crate::source::{Ask, Failure, FailureKind, Purpose};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl Known {
         let mut query = vec![("pageSize", "500".to_owned())];
         let mut all = Vec::new();
         for _ in 0..PAGES {
-            let page: ObjectivePage = client.send_aside(&Call::get(&["slo"], query, SCOPE)).await?;
+            let page: ObjectivePage = client.send_aside(&call(query)).await?;
             all.extend(page.slo);
             match page.next_page_key.filter(|key| !key.is_empty()) {
                 Some(key) => query = vec![("nextPageKey", key)],
@@ -131,12 +131,17 @@ impl Known {
             ("evaluate", "true".to_owned()),
             ("pageSize", PER_CALL.to_string()),
         ];
-        let page: ObjectivePage = client.send_aside(&Call::get(&["slo"], query, SCOPE)).await?;
+        let page: ObjectivePage = client.send_aside(&call(query)).await?;
         for item in page.slo {
             self.evaluated.insert(item.id.clone(), objective(item, now));
         }
         Ok(())
     }
+}
+
+/// Evidence beside the judgement goes after what is judged.
+fn call(query: Vec<(&str, String)>) -> Call<'_> {
+    Call::get(&["slo"], query, SCOPE).for_the(Purpose::Guard)
 }
 
 /// Whether an objective names the service, by its entity or by its name.
